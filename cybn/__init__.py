@@ -1,0 +1,19 @@
+"""Exact, reproducible, fast batch normalization for NumPy arrays."""
+
+from ._runtime import get_num_threads, num_threads, set_num_threads, show_config
+from ._version import __version__
+from .functional import Cache, Gradients, backward, forward
+from .layers import BatchNorm
+
+__all__ = [
+    "BatchNorm",
+    "Cache",
+    "Gradients",
+    "__version__",
+    "backward",
+    "forward",
+    "get_num_threads",
+    "num_threads",
+    "set_num_threads",
+    "show_config",
+]

@@ -1,0 +1,231 @@
+"""The only place that chooses a CPU level and a thread count."""
+
+import importlib
+import os
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+
+from . import _native_runtime as native
+from ._version import __version__
+
+# A call that moves fewer bytes runs serially: waking an idle OpenMP pool costs up to 12 us.
+SERIAL_BYTES = 1 << 18
+# Each further thread is worth its while from this many bytes.
+BYTES_PER_THREAD = 1 << 17
+DEFAULT_CACHE_SIZE = 8 << 20
+
+
+def _supported_levels():
+    """Return the names of the compiled levels that this processor can run, lowest first."""
+    highest = native.level()
+    if highest == 0:
+        return ("base",)
+    if highest == 1:
+        raise ImportError("cybn: expected a processor of level x86-64-v2 or above, got x86-64-v1")
+    return tuple(f"v{n}" for n in range(2, highest + 1))
+
+
+def _choose_level():
+    forced = os.environ.get("CYBN_LEVEL") or LEVELS[-1]
+    if forced not in LEVELS:
+        raise ImportError(
+            f"CYBN_LEVEL: expected a level that this processor supports, "
+            f"one of {', '.join(LEVELS)}, got {forced!r}"
+        )
+    return forced
+
+
+LEVELS = _supported_levels()
+LEVEL = _choose_level()
+kernels = importlib.import_module(f"{__package__}._kernels_{LEVEL}")
+
+_setting = None
+_override = ContextVar("cybn_num_threads", default=None)
+
+
+def _checked_count(n):
+    if isinstance(n, bool) or not hasattr(n, "__index__"):
+        raise TypeError(f"n: expected an int, got {type(n).__name__}")
+    n = n.__index__()
+    if not 1 <= n <= 1024:
+        raise ValueError(f"n: expected a number of threads from 1 to 1024, got {n}")
+    return n
+
+
+def set_num_threads(n):
+    """Set the number of threads that large calls use, in every Python thread.
+
+    Parameters
+    ----------
+    n : int
+        1 to 1024. Results do not depend on it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `n` is not an int, or out of range.
+
+    Examples
+    --------
+    >>> import cybn
+    >>> before = cybn.get_num_threads()
+    >>> cybn.set_num_threads(1)
+    >>> cybn.get_num_threads()
+    1
+    >>> cybn.set_num_threads(before)
+    """
+    global _setting
+    _setting = _checked_count(n)
+
+
+def get_num_threads():
+    """Return the number of threads that a large call from here would use.
+
+    It is what `num_threads` or `set_num_threads` asked for. Without them it is what OpenMP offers
+    to the calling thread, and unless OMP_NUM_THREADS is set, no more than the processors this
+    process may use (affinity) nor its cgroup's quota, rounded up.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> import cybn
+    >>> cybn.get_num_threads() >= 1
+    True
+    """
+    if not native.OPENMP:
+        return 1
+    chosen = _override.get() or _setting
+    if chosen is not None:
+        return chosen
+    offered = native.max_threads()
+    if "OMP_NUM_THREADS" in os.environ:
+        return offered
+    return max(1, min(offered, _usable_processors(), _quota()))
+
+
+@contextmanager
+def num_threads(n):
+    """Use `n` threads inside a ``with`` block, in the current Python thread or task only.
+
+    Parameters
+    ----------
+    n : int
+        1 to 1024. Results do not depend on it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `n` is not an int, or out of range.
+
+    Examples
+    --------
+    >>> import cybn
+    >>> with cybn.num_threads(1):
+    ...     cybn.get_num_threads()
+    1
+    """
+    token = _override.set(_checked_count(n))
+    try:
+        yield
+    finally:
+        _override.reset(token)
+
+
+def schedule(nbytes):
+    """Return how a kernel is to run a call that moves `nbytes`.
+
+    That is: whether to write past the caches, the size of the last-level cache, and the number
+    of threads. None of them changes a result.
+    """
+    if nbytes < SERIAL_BYTES:
+        return False, DEFAULT_CACHE_SIZE, 1
+    size = cache_size()
+    threads = max(1, min(get_num_threads(), nbytes // BYTES_PER_THREAD))
+    return nbytes > size, size, threads
+
+
+def _usable_processors():
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@cache
+def _quota():
+    """Return the processors that the cgroup (version 2, then 1) grants, rounded up."""
+    for path, period_path in (
+        ("/sys/fs/cgroup/cpu.max", None),
+        ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+    ):
+        words = _read(path).split() + (_read(period_path).split() if period_path else [])
+        if len(words) == 2 and all(word.isdigit() for word in words):
+            return max(1, -(-int(words[0]) // int(words[1])))
+    return _usable_processors()
+
+
+@cache
+def cache_size():
+    """Return the size in bytes of the last-level cache."""
+    folder = "/sys/devices/system/cpu/cpu0/cache/index{}/size"
+    sizes = [_read(folder.format(index)).strip() for index in range(5)]
+    units = {"K": 1 << 10, "M": 1 << 20}
+    found = [int(s[:-1]) * units[s[-1]] for s in sizes if s[-1:] in units and s[:-1].isdigit()]
+    return max(found, default=DEFAULT_CACHE_SIZE)
+
+
+def _read(path):
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def show_config(mode="print"):
+    """Show how cybn was built and how it runs here.
+
+    Parameters
+    ----------
+    mode : {"print", "dict"}
+        Print the configuration, or return it.
+
+    Returns
+    -------
+    dict or None
+        ``version``; ``level``, the CPU level in use; ``levels``, those that were compiled and this
+        machine can run; ``openmp``, whether it was built with OpenMP; ``num_threads``;
+        ``cache_size``, of the last level, in bytes.
+
+    Raises
+    ------
+    ValueError
+        If `mode` is neither.
+
+    Examples
+    --------
+    >>> import cybn
+    >>> config = cybn.show_config(mode="dict")
+    >>> config["level"] in config["levels"]
+    True
+    """
+    if mode not in ("print", "dict"):
+        raise ValueError(f'mode: expected "print" or "dict", got {mode!r}')
+    config = {
+        "version": __version__,
+        "level": LEVEL,
+        "levels": list(LEVELS),
+        "openmp": native.OPENMP,
+        "num_threads": get_num_threads(),
+        "cache_size": cache_size(),
+    }
+    if mode == "dict":
+        return config
+    for key, value in config.items():
+        print(f"{key + ':':13} {value}")
+    if not native.OPENMP:
+        print("Built without OpenMP: every call runs on one thread.")
+    return None

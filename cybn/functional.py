@@ -1,0 +1,295 @@
+"""Batch normalization as functions: forward and backward."""
+
+import math
+from numbers import Real
+from typing import NamedTuple
+
+import numpy as np
+
+from ._geometry import (
+    as_input,
+    as_parameter,
+    check_out,
+    check_running,
+    check_written,
+    geometry_of,
+)
+from ._runtime import kernels, schedule
+
+# dtype.char -> the kernel compiled for it
+_FORWARD = {"f": kernels.forward["float"], "d": kernels.forward["double"]}
+_BACKWARD = {"f": kernels.backward["float"], "d": kernels.backward["double"]}
+
+
+class Gradients(NamedTuple):
+    """Gradients of a loss, as `backward` returns them.
+
+    Attributes
+    ----------
+    dx : numpy.ndarray
+        With respect to x, of its shape and dtype.
+    dgamma, dbeta : numpy.ndarray or None
+        With respect to gamma and beta, of their shape and dtype; None where there was none.
+    """
+
+    dx: np.ndarray
+    dgamma: np.ndarray | None
+    dbeta: np.ndarray | None
+
+
+class Cache:
+    """What `forward` keeps for `backward`.
+
+    Attributes
+    ----------
+    x : numpy.ndarray or None
+        The input itself, not a copy, unless it had to be converted; None after ``out=x``.
+    mean, var, invstd : numpy.ndarray
+        float64, shape (C,): the mean and the (biased) variance that normalized x, and
+        ``1 / sqrt(var + eps)``.
+    count : int
+        Values of a channel in x.
+    training : bool
+        Whether mean and variance are those of x.
+
+    Examples
+    --------
+    >>> import cybn, numpy as np
+    >>> _, cache = cybn.forward(np.array([[1.0], [3.0]]))
+    >>> cache.mean, cache.var
+    (array([2.]), array([1.]))
+    """
+
+    __slots__ = ("_beta_dtype", "_gamma_dtype", "_geometry", "_work", "training", "x")
+
+    def __init__(self, x, training, geometry, work, gamma, beta):
+        self.x = x
+        self.training = training
+        self._geometry = geometry
+        self._work = work
+        self._gamma_dtype = None if gamma is None else gamma.dtype
+        self._beta_dtype = None if beta is None else beta.dtype
+
+    mean = property(lambda self: self._work[kernels.MEAN])
+    var = property(lambda self: self._work[kernels.VAR])
+    invstd = property(lambda self: self._work[kernels.INVSTD])
+    count = property(lambda self: self._geometry.count)
+
+    def __repr__(self):
+        shape = None if self.x is None else self.x.shape
+        return f"Cache(x={shape}, channels={self._geometry.channels}, training={self.training})"
+
+
+def forward(
+    x,
+    gamma=None,
+    beta=None,
+    running_mean=None,
+    running_var=None,
+    *,
+    training=True,
+    momentum=0.1,
+    eps=1e-5,
+    axis=1,
+    out=None,
+):
+    """Normalize `x` over all axes but one, then scale by gamma and shift by beta.
+
+    ``y = (x - mean) / sqrt(var + eps) * gamma + beta``, where mean and (biased) variance are those
+    of each channel in `x` while training [1]_, and the running averages otherwise.
+
+    Parameters
+    ----------
+    x : array_like
+        float32 or float64, at least 1 dimension. Integers and bool are converted as
+        ``np.result_type(x, np.float32)`` does.
+    gamma, beta : array_like, optional
+        float32 or float64, shape (C,). None means 1 and 0.
+    running_mean, running_var : numpy.ndarray, optional
+        float32 or float64, shape (C,); both or neither. Training updates them in place:
+        ``new = (1 - momentum) * old + momentum * batch``, with the unbiased variance, as PyTorch
+        does. Inference uses them.
+    training : bool
+        Normalize with the statistics of `x`, which then needs two values a channel or more.
+    momentum : float
+        From 0 to 1, the weight of the new value.
+    eps : float
+        Finite and > 0, added to the variance.
+    axis : int
+        The channel axis, from ``-x.ndim`` to ``x.ndim - 1``.
+    out : numpy.ndarray, optional
+        Receives `y`: x's shape and dtype, C-contiguous, writable. It may be `x` itself in
+        inference, after which `backward` cannot use the cache.
+
+    Returns
+    -------
+    y : numpy.ndarray
+        x's shape and (converted) dtype, in C order. Each float32 value is the one nearest to the
+        exact result.
+    cache : Cache
+        For `backward`. It refers to `x`: do not change `x` in between.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, before any array is changed.
+
+    Notes
+    -----
+    An empty `x` gives an empty `y` and changes nothing. A NaN or an infinity makes its own channel
+    NaN, no other.
+
+    References
+    ----------
+    .. [1] S. Ioffe, C. Szegedy, "Batch Normalization: Accelerating Deep Network Training by
+       Reducing Internal Covariate Shift", ICML 2015.
+
+    Examples
+    --------
+    >>> import cybn, numpy as np
+    >>> x = np.array([[1.0, 10.0], [3.0, 30.0]], dtype=np.float32)
+    >>> y, cache = cybn.forward(x, gamma=np.ones(2), beta=np.zeros(2))
+    >>> y.round(3)
+    array([[-1., -1.],
+           [ 1.,  1.]], dtype=float32)
+    """
+    given, x = x, as_input(x, "x")
+    geometry = geometry_of(x.shape, axis)
+    check_settings(training, momentum, eps)
+    gamma = as_parameter(gamma, "gamma", geometry.channels)
+    beta = as_parameter(beta, "beta", geometry.channels)
+    tracked = check_running(running_mean, running_var, geometry.channels)
+    if training and geometry.count == 1 and x.size:
+        raise ValueError(f"x: expected more than 1 value per channel when training, got {x.shape}")
+    if not training and not tracked:
+        raise ValueError("running_mean: expected an array because training=False, got None")
+    read = (given, "x"), (gamma, "gamma"), (beta, "beta")
+    running = (running_mean, "running_mean"), (running_var, "running_var")
+    if training and tracked:
+        check_written(*running[0], *read, running[1])
+        check_written(*running[1], *read)
+    if out is None:
+        out = np.empty(x.shape, x.dtype)
+    else:
+        check_out(out, x)
+        check_written(out, "out", *read, *running, skip=None if training else given)
+
+    work = np.empty(geometry.work_shape)
+    work[kernels.SLOPE] = 1.0 if gamma is None else gamma
+    work[kernels.OFFSET] = 0.0 if beta is None else beta
+    if tracked:
+        work[kernels.RUNNING_MEAN] = work[kernels.MEAN] = running_mean
+        work[kernels.RUNNING_VAR] = work[kernels.VAR] = running_var
+    if x.size:
+        _FORWARD[x.dtype.char](
+            x.reshape(-1),
+            out.reshape(-1),
+            work,
+            *geometry.axes,
+            training,
+            momentum,
+            eps,
+            *schedule(x.nbytes + out.nbytes),
+        )
+        if training and tracked:
+            running_mean[...] = work[kernels.RUNNING_MEAN]
+            running_var[...] = work[kernels.RUNNING_VAR]
+    else:
+        work.fill(np.nan)
+    return out, Cache(None if out is given else x, training, geometry, work, gamma, beta)
+
+
+def backward(dy, cache, *, out=None):
+    """Return the gradients of a loss, given its gradient with respect to `y`.
+
+    Through training, with ``xhat = (x - mean) * invstd`` and n values a channel [1]_::
+
+        dbeta = sum(dy)
+        dgamma = sum(dy * xhat)
+        dx = gamma * invstd * (dy - dbeta / n - xhat * dgamma / n)
+
+    Through inference, mean and variance are constants, and ``dx = gamma * invstd * dy``.
+
+    Parameters
+    ----------
+    dy : array_like
+        x's shape; converted to x's dtype.
+    cache : Cache
+        From `forward`. Neither x nor the cache may have been changed since.
+    out : numpy.ndarray, optional
+        Receives `dx`: x's shape and dtype, C-contiguous, writable. It may be `dy` itself.
+
+    Returns
+    -------
+    Gradients
+        The named tuple ``(dx, dgamma, dbeta)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, before any array is changed.
+
+    References
+    ----------
+    .. [1] S. Ioffe, C. Szegedy, ICML 2015, section 3.
+
+    Examples
+    --------
+    >>> import cybn, numpy as np
+    >>> y, cache = cybn.forward(np.array([[1.0], [2.0], [6.0]]), gamma=np.ones(1))
+    >>> dx, dgamma, dbeta = cybn.backward(np.array([[1.0], [0.0], [0.0]]), cache)
+    >>> dx.round(3)
+    array([[ 0.196],
+           [-0.236],
+           [ 0.039]])
+    >>> dgamma.round(3), dbeta
+    (array([-0.926]), None)
+    """
+    if not isinstance(cache, Cache):
+        raise TypeError(f"cache: expected a Cache from forward, got {type(cache).__name__}")
+    x, geometry = cache.x, cache._geometry
+    if x is None:
+        raise ValueError("cache: expected one that holds x, got that of a call with out=x")
+    given, dy = dy, as_input(dy, "dy", x)
+    if out is None:
+        out = np.empty(x.shape, x.dtype)
+    else:
+        check_out(out, x)
+        check_written(out, "out", (given, "dy"), (x, "cache.x"), skip=given)
+
+    gamma_dtype, beta_dtype = cache._gamma_dtype, cache._beta_dtype
+    sums = cache.training or gamma_dtype is not None or beta_dtype is not None
+    work = np.empty(geometry.work_shape)
+    if x.size:
+        _BACKWARD[x.dtype.char](
+            dy.reshape(-1),
+            x.reshape(-1),
+            out.reshape(-1),
+            work,
+            cache._work,
+            *geometry.axes,
+            cache.training,
+            sums,
+            *schedule(x.nbytes + dy.nbytes + out.nbytes),
+        )
+    else:
+        work.fill(0)
+    return Gradients(
+        out,
+        None if gamma_dtype is None else work[kernels.DGAMMA].astype(gamma_dtype),
+        None if beta_dtype is None else work[kernels.DBETA].astype(beta_dtype),
+    )
+
+
+def check_settings(training, momentum, eps):
+    """Raise unless these are of the right type and in range."""
+    if not isinstance(training, (bool, np.bool_)):
+        raise TypeError(f"training: expected a bool, got {type(training).__name__}")
+    if not isinstance(momentum, Real):
+        raise TypeError(f"momentum: expected a float, got {type(momentum).__name__}")
+    if not isinstance(eps, Real):
+        raise TypeError(f"eps: expected a float, got {type(eps).__name__}")
+    if not 0 <= momentum <= 1:
+        raise ValueError(f"momentum: expected a value from 0 to 1, got {momentum}")
+    if not 0 < eps < math.inf:
+        raise ValueError(f"eps: expected a finite value > 0, got {eps}")

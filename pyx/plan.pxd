@@ -1,0 +1,108 @@
+# How an array (outer, channels, inner) is cut into tiles, blocks and rows of lanes.
+#
+# A tile is one channel or several neighbouring ones. Its data are `runs` runs, each of `rows` rows
+# of `width` lanes and a shorter `tail`; lane j of a row always belongs to the same channel:
+#
+#   along    inner is long: a tile is one channel, its rows are LANES pieces of its own values.
+#   across   inner is short (or 1): a row is the stretch of neighbouring channels, the next row lies
+#            one outer step further. A matrix too narrow for that is folded: `fold` of its rows
+#            make one row of lanes.
+#
+# A run is cut into pieces, runs x pieces are the units, and a block is a number of units. Sums are
+# kept per block and added in the order of blocks: all that decides the order of summation is made
+# from the shape alone.
+
+from rows cimport LANES, halve
+
+cdef enum:
+    WIDTH = 512             # lanes of a tile at the most
+    LONG = 512              # an inner axis from here on is summed along
+    ACROSS_ROWS = 128       # rows of a piece: the strips of a piece stay in the second-level cache
+    ALONG_ROWS = 1024
+    BLOCK_VALUES = 32768    # a block is worth a thread's while
+    BLOCKS = 64             # of one tile, at the most
+
+cdef struct Plan:
+    Py_ssize_t channels, inner
+    Py_ssize_t tile_channels, tiles
+    Py_ssize_t span                 # lanes of one channel
+    Py_ssize_t fold
+    Py_ssize_t runs, run_stride
+    Py_ssize_t rows, row_stride, tail
+    Py_ssize_t piece_rows, pieces
+    Py_ssize_t units, block_units, blocks
+
+
+cdef inline Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
+    return (a + b - 1) // b
+
+
+cdef inline void plan_along(Plan* p, Py_ssize_t outer) noexcept nogil:
+    p.tile_channels, p.span, p.fold = 1, LANES, 1
+    p.runs, p.run_stride = outer, p.channels * p.inner
+    p.rows, p.row_stride, p.tail = p.inner // LANES, LANES, p.inner % LANES
+    p.piece_rows = ALONG_ROWS
+
+
+cdef inline void plan_across(Plan* p, Py_ssize_t outer) noexcept nogil:
+    cdef Py_ssize_t matrix_width = p.channels * p.inner
+    cdef Py_ssize_t whole_strips = LANES
+    while whole_strips > 1 and matrix_width % (2 * LANES // whole_strips) == 0:
+        whole_strips //= 2
+    p.fold = max(1, min(whole_strips, WIDTH // matrix_width, outer))
+    p.tile_channels, p.span = min(p.channels, WIDTH // p.inner), p.inner
+    p.runs, p.run_stride = 1, 0
+    p.rows, p.row_stride = outer // p.fold, p.fold * matrix_width
+    p.tail = outer % p.fold * matrix_width
+    p.piece_rows = ACROSS_ROWS
+
+
+cdef inline Plan make_plan(Py_ssize_t outer, Py_ssize_t channels, Py_ssize_t inner) noexcept nogil:
+    cdef Plan p
+    p.channels, p.inner = channels, inner
+    if inner >= LONG:
+        plan_along(&p, outer)
+    else:
+        plan_across(&p, outer)
+    p.tiles = ceil_div(channels, p.tile_channels)
+    p.pieces = max(1, ceil_div(p.rows, p.piece_rows))
+    p.units = p.runs * p.pieces
+    cdef Py_ssize_t unit_values = min(p.piece_rows, p.rows) * p.fold * p.tile_channels * p.span
+    p.block_units = max(ceil_div(p.units, BLOCKS), ceil_div(BLOCK_VALUES, max(1, unit_values)))
+    p.blocks = ceil_div(p.units, p.block_units)
+    return p
+
+
+cdef inline Py_ssize_t first_channel(const Plan* p, Py_ssize_t tile) noexcept nogil:
+    return tile * p.tile_channels
+
+
+cdef inline Py_ssize_t tile_channels(const Plan* p, Py_ssize_t tile) noexcept nogil:
+    return min(p.tile_channels, p.channels - first_channel(p, tile))
+
+
+cdef inline Py_ssize_t tile_width(const Plan* p, Py_ssize_t tile) noexcept nogil:
+    return p.fold * tile_channels(p, tile) * p.span
+
+
+cdef inline void spread(const Plan* p, Py_ssize_t tile, const double* values, double* lanes) noexcept nogil:
+    """Give every lane of a tile the value of its channel."""
+    cdef Py_ssize_t channels = tile_channels(p, tile)
+    cdef Py_ssize_t f, c, j
+    values += first_channel(p, tile)
+    for f in range(p.fold):
+        for c in range(channels):
+            for j in range(p.span):
+                lanes[j] = values[c]
+            lanes += p.span
+
+
+cdef inline void gather(const Plan* p, Py_ssize_t tile, double* lanes, double* values) noexcept nogil:
+    """Sum the lanes of every channel of a tile."""
+    cdef Py_ssize_t channels = tile_channels(p, tile)
+    cdef Py_ssize_t c
+    values += first_channel(p, tile)
+    halve(lanes, p.fold, channels * p.span)
+    for c in range(channels):
+        halve(lanes + c * p.span, p.span, 1)
+        values[c] = lanes[c * p.span]

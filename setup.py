@@ -1,0 +1,92 @@
+"""Build the table of CPU levels x extension modules. Everything else is in pyproject.toml."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+# Bounds checks and asserts on, optimization off: CYBN_DEBUG=1 pip install .
+DEBUG = os.environ.get("CYBN_DEBUG", "0") != "0"
+
+# level -> the flags of its kernels. Contraction would give other bits at levels that have FMA.
+LEVELS = (
+    {
+        "v2": ["-march=x86-64-v2"],
+        "v3": ["-march=x86-64-v3"],
+        "v4": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
+    }
+    if platform.machine().lower() in ("x86_64", "amd64")
+    else {"base": []}
+)
+FLAGS = ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+FLAGS += ["-O1", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-g0"]
+
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": DEBUG,
+    "wraparound": False,
+    "initializedcheck": DEBUG,
+    "cdivision": True,
+    "embedsignature": True,
+}
+
+
+def compiles_and_links(flags: list[str]) -> bool:
+    """Whether the compiler accepts OpenMP with these flags."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "probe.c")
+        source.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
+        command = [*compiler, str(source), *flags, "-o", str(Path(folder, "probe"))]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def openmp_flags() -> tuple[list[str], list[str]]:
+    """Flags to compile and to link with OpenMP; empty, with a loud warning, where it is missing."""
+    for compile_flags, link_flags in (
+        (["-fopenmp"], ["-fopenmp"]),
+        (["-Xpreprocessor", "-fopenmp"], ["-lomp"]),  # Apple's clang, with Homebrew's libomp
+    ):
+        if compiles_and_links([*compile_flags, *link_flags]):
+            return compile_flags, link_flags
+    banner = "*" * 78
+    print(
+        f"{banner}\ncybn: WARNING: no OpenMP found. The kernels will run on ONE thread.\n{banner}",
+        file=sys.stderr,
+    )
+    return [], []
+
+
+def extensions() -> list[Extension]:
+    """`runtime` for the plain baseline, and `kernels` once for each level."""
+    compile_flags, link_flags = openmp_flags()
+    table = {"cybn._native_runtime": ("pyx/runtime.pyx", [])}
+    table |= {f"cybn._kernels_{level}": ("pyx/kernels.pyx", LEVELS[level]) for level in LEVELS}
+    modules = []
+    for name, (source, flags) in table.items():
+        extension = Extension(
+            name,
+            [source],
+            include_dirs=["pyx"],
+            depends=[str(p) for p in sorted(Path("pyx").glob("*.[ph]*"))],
+            extra_compile_args=FLAGS + flags + compile_flags,
+            extra_link_args=link_flags,
+        )
+        # A build folder each: they are compiled from one source, under different names.
+        modules += cythonize(
+            [extension],
+            include_path=["pyx"],
+            build_dir=f"build/cython/{name}",
+            compiler_directives=DIRECTIVES,
+        )
+    return modules
+
+
+setup(ext_modules=extensions())
