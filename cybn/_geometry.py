@@ -9,6 +9,8 @@ import numpy as np
 
 from ._runtime import kernels
 
+is_plain = kernels.is_plain
+
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 CONTIGUOUS_ALIGNED = 0x101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
 
@@ -46,25 +48,28 @@ def geometry_of(shape, axis):
     return Geometry((outer, channels, inner), channels, outer * inner, work_shape)
 
 
+def as_plain(array):
+    """Return a float array, or None, as it is if it is plain, else a plain copy."""
+    if array is None or is_plain(array):
+        return array
+    return np.require(array, array.dtype.newbyteorder("="), ("C", "A"))
+
+
 def as_input(value, name, like=None):
-    """Return `value` as an aligned, C-contiguous, native array of float32 or float64.
+    """Return `value` as a plain array of float32 or float64.
 
     With `like`, an array, it must have that shape, and gets that dtype.
     """
-    if type(value) is np.ndarray and (value.dtype is FLOAT32 or value.dtype is FLOAT64):
-        array, dtype = value, value.dtype
-    else:
-        array = _as_array(value, name)
-        if array.dtype.kind in "iub":
-            dtype = np.result_type(array, np.float32)
-        else:
-            dtype = _float_dtype(array, name)
+    if not is_plain(value):
+        value = _as_array(value, name)
+        if value.dtype.kind in "iub":
+            value = value.astype(np.result_type(value, np.float32))
+        _check_float(value, name)
     if like is not None:
-        _check_shape(array, name, like.shape)
-        dtype = like.dtype
-    if array.dtype is dtype and array.flags.num & CONTIGUOUS_ALIGNED == CONTIGUOUS_ALIGNED:
-        return array
-    return np.require(array, dtype, ("C", "A"))
+        _check_shape(value, name, like.shape)
+        if value.dtype is not like.dtype:
+            value = value.astype(like.dtype)
+    return as_plain(value)
 
 
 def _as_array(value, name):
@@ -76,39 +81,29 @@ def _as_array(value, name):
         raise ValueError(f"{name}: expected an array of numbers, got {error}") from None
 
 
-def _float_dtype(array, name):
-    """Return float32 or float64, native, if an array is of one of them in any byte order."""
-    dtype = array.dtype
-    if dtype is FLOAT32 or dtype is FLOAT64:
-        return dtype
-    dtype = dtype.newbyteorder("=")
-    if dtype not in (FLOAT32, FLOAT64):
-        raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}")
-    return dtype
-
-
 def as_parameter(value, name, channels):
-    """Return gamma or beta as an array of float32 or float64 of shape (C,), or None."""
+    """Return gamma or beta as a plain array of shape (C,), or None."""
     if value is None:
         return None
-    array = value if type(value) is np.ndarray else _as_array(value, name)
-    _float_dtype(array, name)
-    _check_shape(array, name, (channels,))
-    return array
+    if not is_plain(value):
+        value = _as_array(value, name)
+        _check_float(value, name)
+    _check_shape(value, name, (channels,))
+    return as_plain(value)
 
 
 def check_running(running_mean, running_var, channels):
     """Return whether there are running arrays; raise unless they are float arrays of shape (C,)."""
-    pair = (running_mean, "running_mean", running_var), (running_var, "running_var", running_mean)
-    for array, name, other in pair:
+    if running_mean is None and running_var is None:
+        return False
+    for array, name in (running_mean, "running_mean"), (running_var, "running_var"):
         if array is None:
-            if other is not None:
-                raise ValueError(f"{name}: expected an array beside the other running one, got None")
-            continue
-        _check_ndarray(array, name)
-        _float_dtype(array, name)
+            raise ValueError(f"{name}: expected an array beside the other running one, got None")
+        if not is_plain(array):
+            _check_ndarray(array, name)
+            _check_float(array, name)
         _check_shape(array, name, (channels,))
-    return running_mean is not None
+    return True
 
 
 def check_out(out, like):
@@ -121,20 +116,45 @@ def check_out(out, like):
         raise ValueError("out: expected a C-contiguous, aligned array, got another layout")
 
 
-def check_written(array, name, *others, skip=None):
-    """Raise unless `array` is writable and shares no memory with `others`, but for `skip` itself.
+def check_written(written, others, may_be=None):
+    """Raise unless arrays are writable and share no memory, one with another or with `others`.
 
-    `others` are pairs (array or None, its name).
+    Both are dicts, name -> array or None. Only `may_be` itself may be written to though it is read.
     """
-    if not array.flags.writeable:
-        raise ValueError(f"{name}: expected a writable array, got a read-only one")
-    for other, other_name in others:
-        if not isinstance(other, np.ndarray) or (array is other and other is skip):
+    for name, array in written.items():
+        if not array.flags.writeable:
+            raise ValueError(f"{name}: expected a writable array, got a read-only one")
+    if _all_own([*written.values(), *others.values()]):
+        return
+    others = {name: array for name, array in others.items() if isinstance(array, np.ndarray)}
+    for name, array in written.items():
+        for other_name, other in (others | written).items():
+            allowed = other_name == name or (array is other and other is may_be)
+            if not allowed and np.shares_memory(array, other):
+                raise ValueError(
+                    f"{name}: expected memory of its own, got an overlap with {other_name}"
+                )
+
+
+def _all_own(arrays):
+    """Whether every array lies in an allocation that is no other's: quick, and may be too strict."""
+    owners, count = set(), 0
+    for array in arrays:
+        if array is None:
             continue
-        # Two arrays that own their data share it only if they are the same.
-        both_own = array.base is None and other.base is None
-        if array is other or (not both_own and np.shares_memory(array, other)):
-            raise ValueError(f"{name}: expected memory of its own, got an overlap with {other_name}")
+        base = getattr(array, "base", array)
+        if base is None:
+            base = array
+        elif type(base) is not np.ndarray or base.base is not None:
+            return False
+        owners.add(id(base))
+        count += 1
+    return len(owners) == count
+
+
+def _check_float(array, name):
+    if array.dtype.newbyteorder("=") not in (FLOAT32, FLOAT64):
+        raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}")
 
 
 def _check_ndarray(array, name):

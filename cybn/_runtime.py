@@ -9,10 +9,11 @@ from functools import cache
 from . import _native_runtime as native
 from ._version import __version__
 
-# A call that moves fewer bytes runs serially: waking an idle OpenMP pool costs up to 12 us.
-SERIAL_BYTES = 1 << 18
+# A call that moves fewer bytes runs serially. Waking an idle OpenMP pool costs 2 to 12 us on a
+# free machine, but milliseconds where another pool still spins, as OpenBLAS's after a matmul.
+SERIAL_BYTES = 1 << 20
 # Each further thread is worth its while from this many bytes.
-BYTES_PER_THREAD = 1 << 17
+BYTES_PER_THREAD = 1 << 19
 DEFAULT_CACHE_SIZE = 8 << 20
 
 

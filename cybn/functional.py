@@ -9,6 +9,7 @@ import numpy as np
 from ._geometry import (
     as_input,
     as_parameter,
+    as_plain,
     check_out,
     check_running,
     check_written,
@@ -16,9 +17,6 @@ from ._geometry import (
 )
 from ._runtime import kernels, schedule
 
-# dtype.char -> the kernel compiled for it
-_FORWARD = {"f": kernels.forward["float"], "d": kernels.forward["double"]}
-_BACKWARD = {"f": kernels.backward["float"], "d": kernels.backward["double"]}
 
 
 class Gradients(NamedTuple):
@@ -156,47 +154,39 @@ def forward(
     given, x = x, as_input(x, "x")
     geometry = geometry_of(x.shape, axis)
     check_settings(training, momentum, eps)
-    gamma = as_parameter(gamma, "gamma", geometry.channels)
-    beta = as_parameter(beta, "beta", geometry.channels)
-    tracked = check_running(running_mean, running_var, geometry.channels)
     if training and geometry.count == 1 and x.size:
         raise ValueError(f"x: expected more than 1 value per channel when training, got {x.shape}")
-    if not training and not tracked:
+    if not training and running_mean is None and running_var is None:
         raise ValueError("running_mean: expected an array because training=False, got None")
-    read = (given, "x"), (gamma, "gamma"), (beta, "beta")
-    running = (running_mean, "running_mean"), (running_var, "running_var")
-    if training and tracked:
-        check_written(*running[0], *read, running[1])
-        check_written(*running[1], *read)
-    if out is None:
-        out = np.empty(x.shape, x.dtype)
-    else:
-        check_out(out, x)
-        check_written(out, "out", *read, *running, skip=None if training else given)
 
+    y = np.empty(x.shape, x.dtype) if out is None else out
     work = np.empty(geometry.work_shape)
-    work[kernels.SLOPE] = 1.0 if gamma is None else gamma
-    work[kernels.OFFSET] = 0.0 if beta is None else beta
-    if tracked:
-        work[kernels.RUNNING_MEAN] = work[kernels.MEAN] = running_mean
-        work[kernels.RUNNING_VAR] = work[kernels.VAR] = running_var
-    if x.size:
-        _FORWARD[x.dtype.char](
-            x.reshape(-1),
-            out.reshape(-1),
-            work,
-            *geometry.axes,
-            training,
-            momentum,
-            eps,
-            *schedule(x.nbytes + out.nbytes),
-        )
-        if training and tracked:
-            running_mean[...] = work[kernels.RUNNING_MEAN]
-            running_var[...] = work[kernels.RUNNING_VAR]
-    else:
-        work.fill(np.nan)
-    return out, Cache(None if out is given else x, training, geometry, work, gamma, beta)
+    settings = geometry.axes, training, momentum, eps, schedule(2 * x.nbytes)
+    running = running_mean, running_var
+    # The kernel takes the usual arrays as they are; it refuses what is to be converted or is wrong.
+    if given is not x or not x.size or not kernels.forward(x, y, gamma, beta, *running, work, *settings):
+        gamma = as_parameter(gamma, "gamma", geometry.channels)
+        beta = as_parameter(beta, "beta", geometry.channels)
+        check_running(*running, geometry.channels)
+        _check_forward_memory(given, x, y, gamma, beta, *running, training)
+        plain = [as_plain(array) for array in running]
+        if not x.size:
+            work.fill(np.nan)
+        else:
+            kernels.forward(x, y, gamma, beta, *plain, work, *settings)
+            if training and running_mean is not None:
+                running_mean[...], running_var[...] = plain
+    return y, Cache(None if out is given else x, training, geometry, work, gamma, beta)
+
+
+def _check_forward_memory(given, x, y, gamma, beta, running_mean, running_var, training):
+    source = given if isinstance(given, np.ndarray) else x
+    read = {"x": source, "gamma": gamma, "beta": beta}
+    running = {"running_mean": running_mean, "running_var": running_var}
+    check_out(y, x)
+    check_written({"out": y}, read | running, may_be=None if training else source)
+    if training and running_mean is not None:
+        check_written(running, read)
 
 
 def backward(dy, cache, *, out=None):
@@ -250,45 +240,33 @@ def backward(dy, cache, *, out=None):
     x, geometry = cache.x, cache._geometry
     if x is None:
         raise ValueError("cache: expected one that holds x, got that of a call with out=x")
-    given, dy = dy, as_input(dy, "dy", x)
-    if out is None:
-        out = np.empty(x.shape, x.dtype)
-    else:
-        check_out(out, x)
-        check_written(out, "out", (given, "dy"), (x, "cache.x"), skip=given)
-
-    gamma_dtype, beta_dtype = cache._gamma_dtype, cache._beta_dtype
-    sums = cache.training or gamma_dtype is not None or beta_dtype is not None
-    work = np.empty(geometry.work_shape)
-    if x.size:
-        _BACKWARD[x.dtype.char](
-            dy.reshape(-1),
-            x.reshape(-1),
-            out.reshape(-1),
-            work,
-            cache._work,
-            *geometry.axes,
-            cache.training,
-            sums,
-            *schedule(x.nbytes + dy.nbytes + out.nbytes),
-        )
-    else:
-        work.fill(0)
-    return Gradients(
-        out,
-        None if gamma_dtype is None else work[kernels.DGAMMA].astype(gamma_dtype),
-        None if beta_dtype is None else work[kernels.DBETA].astype(beta_dtype),
-    )
+    dx = np.empty(x.shape, x.dtype) if out is None else out
+    channels = geometry.channels
+    dgamma = None if cache._gamma_dtype is None else np.empty(channels, cache._gamma_dtype)
+    dbeta = None if cache._beta_dtype is None else np.empty(channels, cache._beta_dtype)
+    results = dx, dgamma, dbeta, np.empty(geometry.work_shape), cache._work
+    settings = geometry.axes, cache.training, schedule(3 * x.nbytes)
+    if not x.size or not kernels.backward(dy, x, *results, *settings):
+        given, dy = dy, as_input(dy, "dy", x)
+        source = given if isinstance(given, np.ndarray) else dy
+        check_out(dx, x)
+        check_written({"out": dx}, {"dy": source, "cache.x": x}, may_be=source)
+        if x.size:
+            kernels.backward(dy, x, *results, *settings)
+        else:
+            for gradient in (dgamma, dbeta):
+                if gradient is not None:
+                    gradient.fill(0)
+    return Gradients(dx, dgamma, dbeta)
 
 
 def check_settings(training, momentum, eps):
     """Raise unless these are of the right type and in range."""
-    if not isinstance(training, (bool, np.bool_)):
+    if type(training) is not bool and not isinstance(training, np.bool_):
         raise TypeError(f"training: expected a bool, got {type(training).__name__}")
-    if not isinstance(momentum, Real):
-        raise TypeError(f"momentum: expected a float, got {type(momentum).__name__}")
-    if not isinstance(eps, Real):
-        raise TypeError(f"eps: expected a float, got {type(eps).__name__}")
+    for value, name in (momentum, "momentum"), (eps, "eps"):
+        if type(value) is not float and not isinstance(value, Real):
+            raise TypeError(f"{name}: expected a float, got {type(value).__name__}")
     if not 0 <= momentum <= 1:
         raise ValueError(f"momentum: expected a value from 0 to 1, got {momentum}")
     if not 0 < eps < math.inf:

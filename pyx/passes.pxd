@@ -50,26 +50,26 @@ cdef inline void sum_block(
     const double* shift_u, const double* shift_v, double* sums,
 ) noexcept nogil:
     """Per channel: sum of u - shift_u to sums[0], of (u - shift_u) * (v - shift_v) to sums[1]."""
-    cdef double lane_shift_u[WIDTH]
-    cdef double lane_shift_v[WIDTH]
+    cdef double u_lanes[WIDTH]
+    cdef double v_lanes[WIDTH]
     cdef double sum_u[WIDTH]
     cdef double sum_uv[WIDTH]
     cdef Py_ssize_t width = tile_width(p, tile)
     cdef Py_ssize_t unit, offset, rows, tail
-    spread(p, tile, shift_u, lane_shift_u)
-    spread(p, tile, shift_v, lane_shift_v)
+    shift_u = spread(p, tile, shift_u, u_lanes)
+    shift_v = spread(p, tile, shift_v, v_lanes)
     memset(sum_u, 0, width * sizeof(double))
     memset(sum_uv, 0, width * sizeof(double))
     for unit in range(block * p.block_units, min((block + 1) * p.block_units, p.units)):
         offset = unit_offset(p, tile, unit)
         rows = unit_rows(p, unit)
         sum_rows(u + offset, v + offset, p.row_stride, rows, width,
-                 lane_shift_u, lane_shift_v, sum_u, sum_uv)
+                 shift_u, shift_v, sum_u, sum_uv)
         offset += rows * p.row_stride
         tail = unit_tail(p, unit)
         if tail:
             sum_rows(u + offset, v + offset, p.row_stride, 1, tail,
-                     lane_shift_u, lane_shift_v, sum_u, sum_uv)
+                     shift_u, shift_v, sum_u, sum_uv)
     gather(p, tile, sum_u, sums)
     gather(p, tile, sum_uv, sums + p.channels)
 
@@ -108,16 +108,17 @@ cdef inline void map_block(
     const double* coefficients, bint stream,
 ) noexcept nogil:
     """Map x (and dy, if not NULL) to out. `coefficients` are four rows of one value a channel."""
-    cdef double mean[WIDTH]
-    cdef double slope[WIDTH]
-    cdef double center[WIDTH]
-    cdef double scale[WIDTH]
+    cdef double lanes[4][WIDTH]
     cdef Py_ssize_t width = tile_width(p, tile)
     cdef Py_ssize_t unit, offset, rows, tail, r
-    spread(p, tile, coefficients, mean)
-    spread(p, tile, coefficients + p.channels, slope)
-    spread(p, tile, coefficients + 2 * p.channels, center)
-    spread(p, tile, coefficients + 3 * p.channels, scale)
+    cdef const double* mean
+    cdef const double* slope
+    cdef const double* center
+    cdef const double* scale
+    mean = spread(p, tile, coefficients, lanes[0])
+    slope = spread(p, tile, coefficients + p.channels, lanes[1])
+    center = spread(p, tile, coefficients + 2 * p.channels, lanes[2])
+    scale = spread(p, tile, coefficients + 3 * p.channels, lanes[3]) if dy != NULL else NULL
     for unit in range(block * p.block_units, min((block + 1) * p.block_units, p.units)):
         offset = unit_offset(p, tile, unit)
         rows = unit_rows(p, unit)

@@ -85,24 +85,32 @@ cdef inline Py_ssize_t tile_width(const Plan* p, Py_ssize_t tile) noexcept nogil
     return p.fold * tile_channels(p, tile) * p.span
 
 
-cdef inline void spread(const Plan* p, Py_ssize_t tile, const double* values, double* lanes) noexcept nogil:
+cdef inline const double* spread(
+    const Plan* p, Py_ssize_t tile, const double* values, double* lanes,
+) noexcept nogil:
     """Give every lane of a tile the value of its channel."""
     cdef Py_ssize_t channels = tile_channels(p, tile)
     cdef Py_ssize_t f, c, j
+    cdef double* lane = lanes
     values += first_channel(p, tile)
+    if p.fold * p.span == 1:
+        return values
     for f in range(p.fold):
         for c in range(channels):
             for j in range(p.span):
-                lanes[j] = values[c]
-            lanes += p.span
+                lane[j] = values[c]
+            lane += p.span
+    return lanes
 
 
 cdef inline void gather(const Plan* p, Py_ssize_t tile, double* lanes, double* values) noexcept nogil:
     """Sum the lanes of every channel of a tile."""
     cdef Py_ssize_t channels = tile_channels(p, tile)
     cdef Py_ssize_t c
-    values += first_channel(p, tile)
     halve(lanes, p.fold, channels * p.span)
+    if p.span > 1:
+        for c in range(channels):
+            halve(lanes + c * p.span, p.span, 1)
+    values += first_channel(p, tile)
     for c in range(channels):
-        halve(lanes + c * p.span, p.span, 1)
         values[c] = lanes[c * p.span]

@@ -1,0 +1,45 @@
+# One call of a kernel: its plan, its arrays, and the rows of `work`, where what belongs to a
+# channel is kept in float64.
+
+from plan cimport Plan
+
+cdef enum:
+    mean_row            # the map's coefficients: these four lie together
+    slope_row
+    center_row          # forward: beta
+    scale_row
+    var_row
+    invstd_row
+    running_mean_row
+    running_var_row
+    dgamma_row
+    dbeta_row
+    shift_row
+    work_rows           # then two rows of partial sums a block
+
+cdef struct Call:
+    Plan plan
+    void (*solve)(const Call*, Py_ssize_t, Py_ssize_t) noexcept nogil
+    # What is summed, u and u * v, after the shifts; and what is mapped, x and dy, to out.
+    const void* u
+    const void* v
+    const void* x
+    const void* dy
+    void* out
+    const double* shift_u
+    const double* shift_v
+    double* work
+    const double* forward_work      # backward: that of the forward call
+    double count                    # values of a channel
+    double momentum, eps
+    bint sums, training, stream
+    Py_ssize_t cache_size
+    int threads
+
+
+cdef inline double* row(const Call* call, Py_ssize_t index) noexcept nogil:
+    return call.work + index * call.plan.channels
+
+
+cdef inline double* partial(const Call* call, Py_ssize_t block) noexcept nogil:
+    return row(call, work_rows + 2 * block)
