@@ -43,7 +43,9 @@ def compiles_and_links(flags: list[str]) -> bool:
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "probe.c")
-        source.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
+        source.write_text(
+            "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+        )
         command = [*compiler, str(source), *flags, "-o", str(Path(folder, "probe"))]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 

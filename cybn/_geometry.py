@@ -20,21 +20,25 @@ class Geometry(NamedTuple):
 
     axes: tuple[int, int, int]  # outer, channels, inner
     channels: int
-    count: int  # values of a channel
+    values: int  # of a channel
     work_shape: tuple[int, int]  # of the kernels' work array
+
+
+def geometry_of(shape, axis):
+    """Return the Geometry of an array of this shape with its channels on this axis."""
+    try:
+        return _geometry_of(shape, axis)
+    except TypeError:
+        raise TypeError(f"axis: expected an int, got {type(axis).__name__}") from None
 
 
 # typed: axis 1.0 is not axis 1
 @lru_cache(maxsize=1024, typed=True)
-def geometry_of(shape, axis):
-    """Return the Geometry of an array of this shape with its channels on this axis."""
+def _geometry_of(shape, axis):
     ndim = len(shape)
     if ndim == 0:
         raise ValueError("x: expected at least 1 dimension, got 0")
-    try:
-        position = index(axis)
-    except TypeError:
-        raise TypeError(f"axis: expected an int, got {type(axis).__name__}") from None
+    position = index(axis)
     if not -ndim <= position < ndim:
         raise ValueError(
             f"axis: expected {-ndim} to {ndim - 1} for an array of {ndim} dimensions, got {axis}"
@@ -52,7 +56,7 @@ def as_plain(array):
     """Return a float array, or None, as it is if it is plain, else a plain copy."""
     if array is None or is_plain(array):
         return array
-    return np.require(array, array.dtype.newbyteorder("="), ("C", "A"))
+    return np.require(array, array.dtype.newbyteorder("="), ("C", "A", "ENSUREARRAY"))
 
 
 def as_input(value, name, like=None):
@@ -61,7 +65,7 @@ def as_input(value, name, like=None):
     With `like`, an array, it must have that shape, and gets that dtype.
     """
     if not is_plain(value):
-        value = _as_array(value, name)
+        value = as_array(value, name)
         if value.dtype.kind in "iub":
             value = value.astype(np.result_type(value, np.float32))
         _check_float(value, name)
@@ -72,7 +76,8 @@ def as_input(value, name, like=None):
     return as_plain(value)
 
 
-def _as_array(value, name):
+def as_array(value, name):
+    """Return what NumPy makes of `value`, if it has no mask."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected an array without a mask, got {type(value).__name__}")
     try:
@@ -86,16 +91,16 @@ def as_parameter(value, name, channels):
     if value is None:
         return None
     if not is_plain(value):
-        value = _as_array(value, name)
+        value = as_array(value, name)
         _check_float(value, name)
     _check_shape(value, name, (channels,))
     return as_plain(value)
 
 
 def check_running(running_mean, running_var, channels):
-    """Return whether there are running arrays; raise unless they are float arrays of shape (C,)."""
+    """Raise unless the running arrays are both None, or both float arrays of shape (C,)."""
     if running_mean is None and running_var is None:
-        return False
+        return
     for array, name in (running_mean, "running_mean"), (running_var, "running_var"):
         if array is None:
             raise ValueError(f"{name}: expected an array beside the other running one, got None")
@@ -103,7 +108,6 @@ def check_running(running_mean, running_var, channels):
             _check_ndarray(array, name)
             _check_float(array, name)
         _check_shape(array, name, (channels,))
-    return True
 
 
 def check_out(out, like):
@@ -137,7 +141,7 @@ def check_written(written, others, may_be=None):
 
 
 def _all_own(arrays):
-    """Whether every array lies in an allocation that is no other's: quick, and may be too strict."""
+    """Whether every array has an allocation of its own: quick, but may be too strict."""
     owners, count = set(), 0
     for array in arrays:
         if array is None:

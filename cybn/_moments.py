@@ -1,21 +1,20 @@
 """Statistics that merge."""
 
-from typing import NamedTuple
 
-import numpy as np
-
-
-class Moments(NamedTuple):
+class Moments:
     """Count, mean and sum of squared deviations of the values of each channel."""
 
-    count: int
-    mean: np.ndarray
-    m2: np.ndarray
+    __slots__ = ("count", "m2", "mean")
 
-    def merge(self, other):
+    def __init__(self, count, mean, m2):
+        self.count = count
+        self.mean = mean
+        self.m2 = m2
+
+    def __add__(self, other):
         """Return the moments of the values of both, by the formula of Chan et al. (1979)."""
         count = self.count + other.count
-        if not other.count or not count:
+        if not count:
             return self
         delta = other.mean - self.mean
         mean = self.mean + delta * (other.count / count)

@@ -18,7 +18,6 @@ from ._geometry import (
 from ._runtime import kernels, schedule
 
 
-
 class Gradients(NamedTuple):
     """Gradients of a loss, as `backward` returns them.
 
@@ -71,7 +70,7 @@ class Cache:
     mean = property(lambda self: self._work[kernels.MEAN])
     var = property(lambda self: self._work[kernels.VAR])
     invstd = property(lambda self: self._work[kernels.INVSTD])
-    count = property(lambda self: self._geometry.count)
+    count = property(lambda self: self._geometry.values)
 
     def __repr__(self):
         shape = None if self.x is None else self.x.shape
@@ -153,8 +152,8 @@ def forward(
     """
     given, x = x, as_input(x, "x")
     geometry = geometry_of(x.shape, axis)
-    check_settings(training, momentum, eps)
-    if training and geometry.count == 1 and x.size:
+    momentum, eps = check_settings(training, momentum, eps)
+    if training and geometry.values == 1 and x.size:
         raise ValueError(f"x: expected more than 1 value per channel when training, got {x.shape}")
     if not training and running_mean is None and running_var is None:
         raise ValueError("running_mean: expected an array because training=False, got None")
@@ -164,7 +163,8 @@ def forward(
     settings = geometry.axes, training, momentum, eps, schedule(2 * x.nbytes)
     running = running_mean, running_var
     # The kernel takes the usual arrays as they are; it refuses what is to be converted or is wrong.
-    if given is not x or not x.size or not kernels.forward(x, y, gamma, beta, *running, work, *settings):
+    taken = given is x and x.size and kernels.forward(x, y, gamma, beta, *running, work, *settings)
+    if not taken:
         gamma = as_parameter(gamma, "gamma", geometry.channels)
         beta = as_parameter(beta, "beta", geometry.channels)
         check_running(*running, geometry.channels)
@@ -173,10 +173,16 @@ def forward(
         if not x.size:
             work.fill(np.nan)
         else:
-            kernels.forward(x, y, gamma, beta, *plain, work, *settings)
+            _insist(kernels.forward(x, y, gamma, beta, *plain, work, *settings))
             if training and running_mean is not None:
                 running_mean[...], running_var[...] = plain
     return y, Cache(None if out is given else x, training, geometry, work, gamma, beta)
+
+
+def _insist(taken):
+    """Never hand out a result that no kernel has written."""
+    if not taken:
+        raise RuntimeError("cybn: a kernel refused arrays that were checked; please report this")
 
 
 def _check_forward_memory(given, x, y, gamma, beta, running_mean, running_var, training):
@@ -229,9 +235,9 @@ def backward(dy, cache, *, out=None):
     >>> y, cache = cybn.forward(np.array([[1.0], [2.0], [6.0]]), gamma=np.ones(1))
     >>> dx, dgamma, dbeta = cybn.backward(np.array([[1.0], [0.0], [0.0]]), cache)
     >>> dx.round(3)
-    array([[ 0.196],
-           [-0.236],
-           [ 0.039]])
+    array([[ 0.176],
+           [-0.22 ],
+           [ 0.044]])
     >>> dgamma.round(3), dbeta
     (array([-0.926]), None)
     """
@@ -252,7 +258,7 @@ def backward(dy, cache, *, out=None):
         check_out(dx, x)
         check_written({"out": dx}, {"dy": source, "cache.x": x}, may_be=source)
         if x.size:
-            kernels.backward(dy, x, *results, *settings)
+            _insist(kernels.backward(dy, x, *results, *settings))
         else:
             for gradient in (dgamma, dbeta):
                 if gradient is not None:
@@ -261,13 +267,24 @@ def backward(dy, cache, *, out=None):
 
 
 def check_settings(training, momentum, eps):
-    """Raise unless these are of the right type and in range."""
+    """Return momentum and eps as floats; raise unless all three are of the right type and range."""
     if type(training) is not bool and not isinstance(training, np.bool_):
         raise TypeError(f"training: expected a bool, got {type(training).__name__}")
-    for value, name in (momentum, "momentum"), (eps, "eps"):
-        if type(value) is not float and not isinstance(value, Real):
-            raise TypeError(f"{name}: expected a float, got {type(value).__name__}")
+    momentum = _as_float(momentum, "momentum")
     if not 0 <= momentum <= 1:
         raise ValueError(f"momentum: expected a value from 0 to 1, got {momentum}")
+    eps = _as_float(eps, "eps")
     if not 0 < eps < math.inf:
         raise ValueError(f"eps: expected a finite value > 0, got {eps}")
+    return momentum, eps
+
+
+def _as_float(value, name):
+    if type(value) is float:
+        return value
+    if not isinstance(value, Real):
+        raise TypeError(f"{name}: expected a float, got {type(value).__name__}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name}: expected a float, got an int that is too large") from None

@@ -1,10 +1,11 @@
 """Layers: parameters, running averages, train and eval."""
 
+from collections.abc import Mapping
 from operator import index
 
 import numpy as np
 
-from ._geometry import FLOAT32, FLOAT64
+from ._geometry import FLOAT32, FLOAT64, as_array, geometry_of
 from ._moments import Moments
 from .functional import backward, check_settings, forward
 
@@ -87,8 +88,8 @@ class BatchNorm:
         self.track_running_stats = _checked_bool(track_running_stats, "track_running_stats")
         self.dtype = _checked_dtype(dtype)
         self._mode, self._frozen = True, False
-        self.gamma = np.ones(num_features, self.dtype) if affine else None
-        self.beta = np.zeros(num_features, self.dtype) if affine else None
+        self.gamma = np.ones(self.num_features, self.dtype) if affine else None
+        self.beta = np.zeros(self.num_features, self.dtype) if affine else None
         self.dgamma = self.dbeta = self.cache = None
         self.reset_running_stats()
 
@@ -144,6 +145,11 @@ class BatchNorm:
         -------
         numpy.ndarray
         """
+        shape = x.shape if type(x) is np.ndarray else as_array(x, "x").shape
+        if geometry_of(shape, self.axis).channels != self.num_features:
+            raise ValueError(
+                f"x: expected {self.num_features} channels on axis {self.axis}, got shape {shape}"
+            )
         batch_statistics = self.training or not self.track_running_stats
         averaged = self.track_running_stats and not (self.training and self.momentum is None)
         y, cache = forward(
@@ -194,7 +200,7 @@ class BatchNorm:
         """Merge a batch into the exact statistics of all values seen."""
         seen = self.num_values_tracked
         before = Moments(seen, self.running_mean, self.running_var * max(seen - 1, 0))
-        after = before.merge(Moments(cache.count, cache.mean, cache.var * cache.count))
+        after = before + Moments(cache.count, cache.mean, cache.var * cache.count)
         self.running_mean[...] = after.mean
         self.running_var[...] = after.m2 / (after.count - 1)
 
@@ -234,13 +240,15 @@ class BatchNorm:
         TypeError, ValueError
             Naming the missing, unknown, misshapen or mistyped key.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state: expected a mapping, got {type(state).__name__}")
         names = self._state_names()
         if missing := [key for key, _ in names if key not in state]:
             raise ValueError(f"state: missing key {', '.join(missing)}")
         if unknown := sorted(set(state) - {key for key, _ in names}):
             raise ValueError(f"state: unknown key {', '.join(map(str, unknown))}")
-        loaded = [(name, _checked_entry(state[key], getattr(self, name), key)) for key, name in names]
-        for name, value in loaded:
+        loaded = [_checked_entry(state[key], getattr(self, name), key) for key, name in names]
+        for (_, name), value in zip(names, loaded, strict=True):
             own = getattr(self, name)
             if isinstance(own, np.ndarray):
                 own[...] = value
@@ -276,7 +284,10 @@ def _checked_bool(value, name):
 
 
 def _checked_dtype(value):
-    dtype = np.dtype(value)
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        dtype = value
     if dtype not in (FLOAT32, FLOAT64):
         raise TypeError(f"dtype: expected float32 or float64, got {dtype}")
     return dtype
@@ -284,12 +295,14 @@ def _checked_dtype(value):
 
 def _checked_entry(value, own, key):
     """Return an entry of a state as an array, if it fits the layer's `own`."""
-    array = np.asarray(value)
-    kinds = "fiu" if isinstance(own, np.ndarray) else "iu"
-    if array.dtype.kind not in kinds:
-        raise TypeError(f"state: expected real numbers under key {key}, got {array.dtype}")
+    name = f"state[{key!r}]"
+    array = as_array(value, name)
+    if array.dtype.kind not in ("fiu" if isinstance(own, np.ndarray) else "iu"):
+        raise TypeError(f"{name}: expected real numbers, or an int for a count, got {array.dtype}")
     if array.shape != np.shape(own):
-        raise ValueError(f"state: expected shape {np.shape(own)} under key {key}, got {array.shape}")
-    if np.ndim(own) == 0 and array < 0:
-        raise ValueError(f"state: expected a count >= 0 under key {key}, got {array}")
+        raise ValueError(f"{name}: expected shape {np.shape(own)}, got {array.shape}")
+    if not array.ndim and array < 0:
+        raise ValueError(f"{name}: expected a count >= 0, got {array}")
+    if isinstance(own, np.ndarray) and not own.flags.writeable:
+        raise ValueError(f"{name}: expected a writable array in the layer, got a read-only one")
     return array

@@ -196,6 +196,8 @@ def forward(
         work_ = borrow(&buffers, work, ndarray, True)
         if buffers.refused or not fits(&call, x_, work_) or (y_.buf != NULL and not alike(x_, y_)):
             return False
+        if (mean_.buf == NULL) != (var_.buf == NULL):
+            return False
         for i in range(2, 6):
             if not is_vector(&buffers.views[i], call.plan.channels):
                 return False

@@ -1,0 +1,1 @@
+"""cybn beside its peers over one table of cells: `python -m bench.compare --help`."""

@@ -1,0 +1,90 @@
+"""Command line of the comparison."""
+
+import argparse
+import shlex
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+from bench.cells import CELLS, LAYOUTS, sweep
+from bench.compare import picture, report
+from bench.compare.catalog import DEFAULT_SYSTEMS, DIRECTIONS, SYSTEMS
+from bench.compare.machine import describe, memory
+from bench.compare.runner import Plan, compare
+
+_ARRAYS_AT_ONCE = 20  # of x's size: a system's own, and those of the check in float64
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.compare",
+        description="Compare cybn with its peers, each system in a process of its own. "
+        "CYBN_LEVEL chooses cybn's CPU level.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--cells", nargs="+", default=["*"], metavar="PATTERN", help="as in 'NHWC *' '*7x7'")
+    add("--sweep", choices=LAYOUTS, help="instead of the table: one shape, 1e3 to 3e8 elements")
+    names = ", ".join(SYSTEMS)
+    add(
+        "--systems", nargs="+", choices=SYSTEMS, default=DEFAULT_SYSTEMS, metavar="NAME", help=names
+    )
+    add("--threads", nargs="+", type=int, default=[1, 2])
+    add("--dtypes", nargs="+", choices=("float32", "float64"), default=["float32"])
+    add("--directions", nargs="+", choices=DIRECTIONS, default=DIRECTIONS)
+    add("--rounds", type=int, default=5)
+    add("--budget", type=float, default=0.1, help="seconds for one measurement in one round")
+    add("--output", type=Path, default=Path("bench-results"), help="folder for the results")
+    return parser
+
+
+def _chosen_cells(options):
+    """Cells that were asked for and that fit the memory."""
+    cells = sweep(options.sweep) if options.sweep else CELLS
+    cells = [c for c in cells if any(fnmatch(c.name, pattern) for pattern in options.cells)]
+    if not cells:
+        raise SystemExit("no cell has such a name")
+    chosen = [cell for cell in cells if _fits(cell, options.dtypes)]
+    for cell in cells:
+        if cell not in chosen:
+            print(f"{cell.name} is left out: it needs more memory than there is")
+    return chosen
+
+
+def _fits(cell, dtypes):
+    return _ARRAYS_AT_ONCE * max(cell.nbytes(dtype) for dtype in dtypes) < memory()
+
+
+def main():
+    options = _parser().parse_args()
+    plan = Plan(
+        cells=_chosen_cells(options),
+        systems=options.systems,
+        threads=options.threads,
+        dtypes=options.dtypes,
+        directions=options.directions,
+        rounds=options.rounds,
+        budget=options.budget,
+    )
+    options.output.mkdir(parents=True, exist_ok=True)
+    machine = describe()
+    results = compare(plan)
+    if not results.panels():
+        raise SystemExit("nothing was measured")
+    name = f"sweep-{options.sweep}" if options.sweep else "cells"
+    target = options.output / name
+    command = shlex.join(["python", "-m", "bench.compare", *sys.argv[1:]])
+    target.with_suffix(".json").write_text(report.to_json(results, command, machine))
+    if options.sweep:
+        text = f"{report.cost_tables(results)}\n\n{report.flatness(results)}\n"
+        picture.draw_costs(results, target.with_suffix(".png"))
+    else:
+        text = f"{report.ratio_tables(results)}\n\n{report.claims_table(results)}\n"
+        picture.draw_ratios(results, target.with_suffix(".png"))
+    notes = "".join(f"\n- {note}" for note in results.notes)
+    target.with_suffix(".md").write_text(f"`{command}`\n{notes}\n\n{text}")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""cybn itself; eps and momentum are its defaults."""
+
+from functools import partial
+
+import cybn
+from bench.compare.systems import Task
+
+
+class System:
+    def __init__(self, threads):
+        cybn.set_num_threads(threads)
+
+    def configuration(self):
+        return cybn.show_config(mode="dict")
+
+    def training(self, problem, reuse):
+        return _forward(problem, reuse, training=True)
+
+    def inference(self, problem, reuse):
+        return _forward(problem, reuse, training=False)
+
+    def backward(self, problem, reuse):
+        p = problem
+        _, cache = cybn.forward(p.x, p.gamma, p.beta, axis=p.cell.axis)
+        options = {"out": p.buffer()} if reuse else {}
+        return Task(partial(cybn.backward, p.dy, cache, **options), tuple)
+
+
+def _forward(p, reuse, training):
+    options = {"training": training, "axis": p.cell.axis}
+    if reuse:
+        options["out"] = p.buffer()
+    run = partial(cybn.forward, p.x, p.gamma, p.beta, *p.running(), **options)
+    return Task(run, lambda result: (result[0],))

@@ -1,0 +1,28 @@
+"""Every cell of the table, forward and backward, beside plain NumPy."""
+
+import pytest
+
+from bench.baseline import TOLERANCE, error, reference
+from bench.cells import CELLS, draw
+from bench.compare.catalog import DIRECTIONS
+from bench.compare.systems import cybn, numpy
+from cybn import get_num_threads
+
+# The module, and whether the result goes to a buffer that is reused.
+_CASES = {"cybn": (cybn, False), "cybn-out": (cybn, True), "numpy": (numpy, False)}
+
+
+@pytest.fixture(scope="module", params=CELLS, ids=lambda cell: cell.name)
+def problem(request):
+    return draw(request.param, "float32")
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("case", _CASES)
+def test_cell(benchmark, problem, direction, case):
+    benchmark.group = f"{direction} {problem.cell.name}"
+    module, reuse = _CASES[case]
+    system = module.System(get_num_threads())
+    task = getattr(system, direction)(problem, reuse)
+    result = task.read(benchmark(task.run))
+    assert error(result, reference(problem, direction)) < TOLERANCE["float32"]

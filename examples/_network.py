@@ -1,0 +1,141 @@
+"""What the examples share: a small network in plain NumPy, its training, and the digits.
+
+A layer is called forward, and its ``backward(dy)`` returns ``dx``. The gradient of a parameter is
+kept under the parameter's name with a ``d`` in front, as ``cybn.BatchNorm`` keeps its ``dgamma``.
+"""
+
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+PARAMETER_NAMES = ("weight", "bias", "gamma", "beta")
+
+
+class Dense:
+    """``y = x @ weight + bias``, with He's initial weights."""
+
+    def __init__(self, inputs, outputs, rng):
+        scale = np.sqrt(2 / inputs)
+        self.weight = rng.normal(scale=scale, size=(inputs, outputs)).astype(np.float32)
+        self.bias = np.zeros(outputs, np.float32)
+
+    def __call__(self, x):
+        self.x = x
+        return x @ self.weight + self.bias
+
+    def backward(self, dy):
+        self.dweight = self.x.T @ dy
+        self.dbias = dy.sum(axis=0)
+        return dy @ self.weight.T
+
+    def state_dict(self):
+        return {"weight": self.weight, "bias": self.bias}
+
+    def load_state_dict(self, state):
+        self.weight[...] = state["weight"]
+        self.bias[...] = state["bias"]
+
+
+class ReLU:
+    """``y = max(x, 0)``."""
+
+    def __call__(self, x):
+        self.positive = x > 0
+        return np.maximum(x, 0)
+
+    def backward(self, dy):
+        return dy * self.positive
+
+
+class Network:
+    """Layers, each fed with the result of the one before."""
+
+    def __init__(self, *layers):
+        self.layers = layers
+
+    def __call__(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def backward(self, dy):
+        for layer in reversed(self.layers):
+            dy = layer.backward(dy)
+        return dy
+
+    def set_training(self, training):
+        """Switch the layers that differ between training and inference."""
+        for layer in self.layers:
+            if hasattr(layer, "training"):
+                layer.train() if training else layer.eval()
+
+    def parameters(self):
+        """Yield each parameter with its gradient."""
+        for layer in self.layers:
+            for name in PARAMETER_NAMES:
+                if getattr(layer, name, None) is not None:
+                    yield getattr(layer, name), getattr(layer, "d" + name)
+
+    def save(self, path):
+        """Write every layer's state to an ``.npz`` file, under keys like ``1.running_mean``."""
+        arrays = {}
+        for index, layer in self._stateful_layers():
+            arrays |= {f"{index}.{key}": value for key, value in layer.state_dict().items()}
+        np.savez(path, **arrays)
+
+    def load(self, path):
+        """Read what `save` wrote into a network of the same layers."""
+        with np.load(path, allow_pickle=False) as file:
+            for index, layer in self._stateful_layers():
+                prefix = f"{index}."
+                keys = [key for key in file if key.startswith(prefix)]
+                layer.load_state_dict({key.removeprefix(prefix): file[key] for key in keys})
+
+    def _stateful_layers(self):
+        return [(i, layer) for i, layer in enumerate(self.layers) if hasattr(layer, "state_dict")]
+
+
+def cross_entropy_gradient(logits, labels):
+    """Return the gradient of the mean softmax cross-entropy with respect to the logits."""
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    gradient = exponentials / exponentials.sum(axis=1, keepdims=True)
+    gradient[np.arange(len(labels)), labels] -= 1
+    return gradient / len(labels)
+
+
+def sgd_step(network, learning_rate):
+    """Move every parameter against its gradient, in place."""
+    for parameter, gradient in network.parameters():
+        parameter -= learning_rate * gradient
+
+
+def mini_batches(count, batch_size, rng):
+    """Return the shuffled row numbers ``0 .. count - 1``, cut into batches.
+
+    The rows left over at the end join the last batch: a batch of a few rows would give poor
+    statistics, and one of a single row has none (`cybn.BatchNorm` refuses it).
+    """
+    cuts = range(batch_size, count - batch_size + 1, batch_size)
+    return np.split(rng.permutation(count), cuts)
+
+
+def train_epoch(network, x, labels, batch_size, learning_rate, rng):
+    """Train on every row once."""
+    network.set_training(True)
+    for batch in mini_batches(len(x), batch_size, rng):
+        network.backward(cross_entropy_gradient(network(x[batch]), labels[batch]))
+        sgd_step(network, learning_rate)
+
+
+def accuracy(network, x, labels):
+    """Return the share of rows that the network classifies rightly, in inference mode."""
+    network.set_training(False)
+    return np.mean(network(x).argmax(axis=1) == labels)
+
+
+def split_digits(seed):
+    """Return ``x_train, x_test, labels_train, labels_test``, rows of 8x8 pixels from 0 to 16."""
+    pixels, labels = load_digits(return_X_y=True)
+    return train_test_split(
+        pixels.astype(np.float32), labels, test_size=0.25, stratify=labels, random_state=seed
+    )

@@ -1,0 +1,26 @@
+"""Fixtures, and hypothesis' profiles.
+
+`pytest` draws the same cases every time; `pytest --hypothesis-profile=explore` draws new and more.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+import cybn
+
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("explore", max_examples=2000, deadline=None)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20150211)
+
+
+@pytest.fixture(autouse=True)
+def _thread_count_is_restored():
+    before = cybn.get_num_threads()
+    yield
+    cybn.set_num_threads(before)

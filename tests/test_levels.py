@@ -1,0 +1,48 @@
+"""Every CPU level gives right results, and a level is chosen as documented."""
+
+import os
+
+import pytest
+from levels import CONFIG, LEVELS, OTHER_LEVELS, run_python, run_python_unchecked
+
+import cybn
+
+NUMERICAL_TESTS = [
+    "test_reference.py",
+    "test_forward.py",
+    "test_backward.py",
+    "test_exact.py",
+    "test_inputs.py",
+]
+
+
+@pytest.mark.parametrize("level", OTHER_LEVELS)
+def test_numerical_tests_pass_at_the_other_levels(level):
+    """The level in use is tested by this very run."""
+    run_python("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *NUMERICAL_TESTS, level=level)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_environment_variable_forces_a_level(level):
+    code = "import cybn; print(cybn.show_config(mode='dict')['level'])"
+    assert run_python("-c", code, level=level).strip() == level
+
+
+@pytest.mark.parametrize("level", ["v9", "avx2", "V2 "])
+def test_unknown_level_is_an_import_error(level):
+    process = run_python_unchecked("-c", "import cybn", level=level)
+    assert process.returncode == 1
+    last_line = process.stderr.strip().splitlines()[-1]
+    assert last_line.startswith("ImportError: ")
+    assert "CYBN_LEVEL" in last_line
+    assert level in last_line
+
+
+@pytest.mark.skipif("CYBN_LEVEL" in os.environ, reason="a level is forced")
+def test_best_level_is_the_default():
+    assert CONFIG["level"] == LEVELS[-1]
+
+
+def test_level_in_use_is_one_of_the_levels():
+    config = cybn.show_config(mode="dict")
+    assert config["level"] in config["levels"]

@@ -1,0 +1,63 @@
+"""The package as a whole: what importing it brings in, its names, its documentation."""
+
+import doctest
+import json
+import pkgutil
+
+import pytest
+from levels import run_python
+
+import cybn
+
+PUBLIC_NAMES = {
+    "BatchNorm",
+    "Cache",
+    "Gradients",
+    "backward",
+    "forward",
+    "get_num_threads",
+    "num_threads",
+    "set_num_threads",
+    "show_config",
+}
+PYTHON_MODULES = sorted(
+    f"cybn.{module.name}"
+    for module in pkgutil.iter_modules(cybn.__path__)
+    if not module.name.startswith(("_kernels", "_native"))
+)
+
+
+def test_public_names():
+    assert set(cybn.__all__) >= PUBLIC_NAMES
+    for name in cybn.__all__:
+        assert hasattr(cybn, name), name
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC_NAMES))
+def test_public_names_are_documented(name):
+    assert getattr(cybn, name).__doc__
+
+
+def test_import_brings_in_nothing_but_numpy():
+    """Neither another package, nor a part of the standard library that NumPy does without."""
+    code = """
+import sys, json, numpy
+before = set(sys.modules)
+import cybn
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+    packages = {name.partition(".")[0] for name in json.loads(run_python("-c", code))}
+    assert "cybn" in packages
+    cython_bookkeeping = {name for name in packages if name.startswith(("cython_", "_cython_"))}
+    assert packages - cython_bookkeeping <= {"cybn", "numpy"}
+
+
+@pytest.mark.parametrize("name", ["cybn", *PYTHON_MODULES])
+def test_examples_in_docstrings(name):
+    module = __import__(name, fromlist=["*"])
+    assert doctest.testmod(module).failed == 0
+
+
+@pytest.mark.parametrize("name", ["forward", "backward", "BatchNorm"])
+def test_docstring_has_an_example(name):
+    assert doctest.DocTestParser().get_examples(getattr(cybn, name).__doc__)
