@@ -145,7 +145,9 @@ cdef bint fits(const Call* call, const Py_buffer* x, const Py_buffer* work) noex
             and work.len == work_size * <Py_ssize_t>sizeof(double))
 
 
-cdef void fill(const Call* call, Py_ssize_t index, const Py_buffer* view, double default) noexcept nogil:
+cdef void fill(
+    const Call* call, Py_ssize_t index, const Py_buffer* view, double default,
+) noexcept nogil:
     """Fill a row of work from a parameter, or with its default."""
     cdef Py_ssize_t c
     if view.buf != NULL:
@@ -232,7 +234,7 @@ def forward(
 def backward(
     dy, x, dx, dgamma, dbeta, work, forward_work, tuple axes, bint training, tuple schedule,
 ):
-    """dx, dgamma and dbeta (if not None), from the work of a forward call. False: arrays refused."""
+    """dx, dgamma and dbeta (if not None), from the work of forward. False: arrays refused."""
     cdef Call call
     cdef Buffers buffers
     prepare(&call, &buffers, axes, schedule)

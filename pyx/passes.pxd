@@ -110,7 +110,7 @@ cdef inline void map_block(
     """Map x (and dy, if not NULL) to out. `coefficients` are four rows of one value a channel."""
     cdef double lanes[4][WIDTH]
     cdef Py_ssize_t width = tile_width(p, tile)
-    cdef Py_ssize_t unit, offset, rows, tail, r
+    cdef Py_ssize_t unit, offset, rows, tail, _
     cdef const double* mean
     cdef const double* slope
     cdef const double* center
@@ -127,7 +127,7 @@ cdef inline void map_block(
             map_run(x, dy, out, offset, rows * width + tail,
                     mean, slope, center, scale, 0, stream)
             continue
-        for r in range(rows):
+        for _ in range(rows):
             map_run(x, dy, out, offset, width, mean, slope, center, scale, 1, stream)
             offset += p.row_stride
         if tail:

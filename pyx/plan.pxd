@@ -90,12 +90,12 @@ cdef inline const double* spread(
 ) noexcept nogil:
     """Give every lane of a tile the value of its channel."""
     cdef Py_ssize_t channels = tile_channels(p, tile)
-    cdef Py_ssize_t f, c, j
+    cdef Py_ssize_t _, c, j
     cdef double* lane = lanes
     values += first_channel(p, tile)
     if p.fold * p.span == 1:
         return values
-    for f in range(p.fold):
+    for _ in range(p.fold):
         for c in range(channels):
             for j in range(p.span):
                 lane[j] = values[c]
@@ -103,7 +103,9 @@ cdef inline const double* spread(
     return lanes
 
 
-cdef inline void gather(const Plan* p, Py_ssize_t tile, double* lanes, double* values) noexcept nogil:
+cdef inline void gather(
+    const Plan* p, Py_ssize_t tile, double* lanes, double* values,
+) noexcept nogil:
     """Sum the lanes of every channel of a tile."""
     cdef Py_ssize_t channels = tile_channels(p, tile)
     cdef Py_ssize_t c

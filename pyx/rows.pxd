@@ -25,11 +25,11 @@ cdef inline void sum_strip(
     cdef double a[LANES]
     cdef double ab[LANES]
     cdef double d
-    cdef Py_ssize_t r, j
+    cdef Py_ssize_t _, j
     for j in range(width):
         a[j] = sum_u[j]
         ab[j] = sum_uv[j]
-    for r in range(rows):
+    for _ in range(rows):
         prefetch(u + ahead, LANES * sizeof(real))
         if u != v:
             prefetch(v + ahead, LANES * sizeof(real))
