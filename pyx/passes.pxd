@@ -5,6 +5,7 @@ from plan cimport WIDTH, Plan, first_channel, gather, spread, tile_width
 from rows cimport LANES, differentiate, normalize, real, sum_strip
 
 cdef extern from "cache.h" nogil:
+    size_t into_line(const void* address) noexcept
     void stream_copy(void* target, const void* source, size_t size) noexcept
     void stream_fence() noexcept
 
@@ -86,7 +87,8 @@ cdef inline void map_run(
     # In place, too, the map goes through the buffer: overlapping arrays would not be vectorized.
     cdef bint direct = not stream and out != x and out != dy
     while length > 0:
-        n = min(length, CHUNK)
+        # Every chunk but the first begins with a cache line of `out`.
+        n = min(length, CHUNK - <Py_ssize_t>into_line(out + offset) // <Py_ssize_t>sizeof(real))
         if direct:
             target = out + offset
         if dy == NULL:

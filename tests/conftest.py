@@ -1,6 +1,6 @@
 """Fixtures, and hypothesis' profiles.
 
-`pytest` draws the same cases every time; `pytest --hypothesis-profile=explore` draws new and more.
+`pytest` draws the same cases every time, `pytest --hypothesis-profile=explore` new ones.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from hypothesis import settings
 import cybn
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
-settings.register_profile("explore", max_examples=2000, deadline=None)
+settings.register_profile("explore", deadline=None)
 settings.load_profile("repeatable")
 
 

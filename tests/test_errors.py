@@ -235,6 +235,7 @@ BAD_OUTS = {
     "sliced": floats(4, 3, 10)[..., ::2],
     "reversed": floats(*SHAPE)[::-1],
     "broadcast": np.broadcast_to(np.float32(0), SHAPE),
+    "unaligned": np.frombuffer(bytearray(241), np.float32, 60, offset=1).reshape(SHAPE),
 }
 bad_outs = pytest.mark.parametrize("out", BAD_OUTS.values(), ids=BAD_OUTS)
 

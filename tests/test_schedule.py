@@ -43,6 +43,19 @@ def test_same_bits_in_every_way(rng, schedule, name, dtype, training):
         assert calls[-2:] == [way, way]
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_streaming_any_length(rng, schedule, dtype):
+    for n in range(2, 130):
+        for shape, axis in [((3, n), 0), ((n, 3), 1), ((2, 2, 512 + n), 1)]:
+            case = make_case(rng, shape, axis, dtype)
+            schedule(False, 0, 1)
+            expected = run_cybn(case)
+            schedule(True, 0, 1)
+            actual = run_cybn(case)
+            assert_array_equal(actual.y, expected.y)
+            assert_array_equal(actual.dx, expected.dx)
+
+
 @pytest.mark.parametrize("stream", STREAM)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["NCHW", "NHWC", "short rows", "long rows", "N, C wide"])
