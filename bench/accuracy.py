@@ -13,18 +13,18 @@ SHAPES = {"NCHW": (32, 64, 56, 56), "(N, C)": (100_000, 64)}
 
 
 def draw(kind, shape):
-    """Draw float32 values: unit variance around a mean, one constant, or a large scale."""
+    """Draw float32 values: unit variance around a mean, one constant, or large ones."""
     normal = np.random.default_rng(0).standard_normal(shape, np.float32)
     return {
         "mean 0": normal,
         "mean 1e3": normal + np.float32(1e3),
         "mean 1e4": normal + np.float32(1e4),
         "constant 100.1": np.full(shape, 100.1, np.float32),
-        "scale 1e20": normal * np.float32(1e20),
+        "times 1e20": normal * np.float32(1e20),
     }[kind]
 
 
-KINDS = ["mean 0", "mean 1e3", "mean 1e4", "constant 100.1", "scale 1e20"]
+KINDS = ["mean 0", "mean 1e3", "mean 1e4", "constant 100.1", "times 1e20"]
 
 
 def run_float64(x):

@@ -33,10 +33,6 @@ static inline void stream_line(char *to, const char *from) {
         _mm_stream_si128((__m128i *)(to + i), _mm_loadu_si128((const __m128i *)(from + i)));
 #endif
 }
-static inline void stream_lines(char *to, const char *from) {
-    __m512i a = _mm512_loadu_si512(from), b = _mm512_loadu_si512(from + 64), c = _mm512_loadu_si512(from + 128), d = _mm512_loadu_si512(from + 192);
-    _mm512_stream_si512((void *)to, a); _mm512_stream_si512((void *)(to + 64), b); _mm512_stream_si512((void *)(to + 128), c); _mm512_stream_si512((void *)(to + 192), d);
-}
 static inline void stream_fence(void) { _mm_sfence(); }
 #else
 static inline void stream_line(char *to, const char *from) { memcpy(to, from, CACHE_LINE); }
@@ -47,11 +43,9 @@ static inline void stream_fence(void) {}
 static inline void stream_copy(void *to, const void *from, size_t bytes) {
     char *target = (char *)to;
     const char *source = (const char *)from;
-    size_t head = -(uintptr_t)target % CACHE_LINE;
+    size_t head = (CACHE_LINE - into_line(target)) % CACHE_LINE;
     if (head > bytes) head = bytes;
     memcpy(target, source, head);
-    for (; head + 4 * CACHE_LINE <= bytes; head += 4 * CACHE_LINE)
-        stream_lines(target + head, source + head);
     for (; head + CACHE_LINE <= bytes; head += CACHE_LINE)
         stream_line(target + head, source + head);
     memcpy(target + head, source + head, bytes - head);

@@ -84,7 +84,7 @@ cdef void run(const Call* call, const real* storage) noexcept nogil:
         return
     with parallel(num_threads=call.threads):
         if tile_by_tile:
-            for task in prange(tiles, schedule="dynamic"):
+            for task in prange(tiles, schedule="static"):
                 run_tile(call, task, storage)
         else:
             if call.sums:

@@ -17,13 +17,14 @@ from rows cimport LANES, halve
 cdef enum:
     WIDTH = 512             # lanes of a tile at the most
     LONG = 512              # an inner axis from here on is summed along
-    ACROSS_ROWS = 128       # rows of a piece: the strips of a piece stay in the second-level cache
+    ACROSS_ROWS = 64        # rows of a piece: two pieces fit the second-level cache
     ALONG_ROWS = 1024
     BLOCK_VALUES = 32768    # a block is worth a thread's while
     BLOCKS = 64             # of one tile, at the most
+    NEAR = 1024             # values ahead, where the next ones lie behind
 
 cdef struct Plan:
-    Py_ssize_t channels, inner
+    Py_ssize_t channels, inner, size
     Py_ssize_t tile_channels, tiles
     Py_ssize_t span                 # lanes of one channel
     Py_ssize_t fold
@@ -31,6 +32,8 @@ cdef struct Plan:
     Py_ssize_t rows, row_stride, tail
     Py_ssize_t piece_rows, pieces
     Py_ssize_t units, block_units, blocks
+    # How far ahead lies what is read next, for prefetching: hardware guesses only straight on.
+    Py_ssize_t sum_ahead, map_ahead
 
 
 cdef inline Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
@@ -42,6 +45,8 @@ cdef inline void plan_along(Plan* p, Py_ssize_t outer) noexcept nogil:
     p.runs, p.run_stride = outer, p.channels * p.inner
     p.rows, p.row_stride, p.tail = p.inner // LANES, LANES, p.inner % LANES
     p.piece_rows = ALONG_ROWS
+    p.sum_ahead = p.run_stride if outer > 1 and p.rows <= ALONG_ROWS else NEAR
+    p.map_ahead = NEAR
 
 
 cdef inline void plan_across(Plan* p, Py_ssize_t outer) noexcept nogil:
@@ -55,6 +60,11 @@ cdef inline void plan_across(Plan* p, Py_ssize_t outer) noexcept nogil:
     p.rows, p.row_stride = outer // p.fold, p.fold * matrix_width
     p.tail = outer % p.fold * matrix_width
     p.piece_rows = ACROSS_ROWS
+    if p.rows > ACROSS_ROWS:
+        p.sum_ahead = ACROSS_ROWS * p.row_stride
+    else:
+        p.sum_ahead = p.tile_channels * p.inner
+    p.map_ahead = ceil_div(NEAR, p.row_stride) * p.row_stride
 
 
 cdef inline Plan make_plan(Py_ssize_t outer, Py_ssize_t channels, Py_ssize_t inner) noexcept nogil:
@@ -64,6 +74,7 @@ cdef inline Plan make_plan(Py_ssize_t outer, Py_ssize_t channels, Py_ssize_t inn
         plan_along(&p, outer)
     else:
         plan_across(&p, outer)
+    p.size = outer * channels * inner
     p.tiles = ceil_div(channels, p.tile_channels)
     p.pieces = max(1, ceil_div(p.rows, p.piece_rows))
     p.units = p.runs * p.pieces
