@@ -97,7 +97,7 @@ def get_num_threads():
     >>> cybn.get_num_threads() >= 1
     True
     """
-    if not native.OPENMP:
+    if not native.has_threads():
         return 1
     chosen = _override.get() or _setting
     if chosen is not None:

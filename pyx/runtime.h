@@ -2,12 +2,46 @@
 #ifndef CYBN_RUNTIME_H
 #define CYBN_RUNTIME_H
 
+#include <dlfcn.h>
+#include <pthread.h>
+
 #ifdef _OPENMP
 #include <omp.h>
 static const int has_openmp = 1;
+
+/* Fork. GNU's runtime keeps a pool of threads for each thread that ran a region. A child inherits
+ * the pool of the thread that forked, but not the threads in it, and waits for them forever in its
+ * next region. So the pool is given up before the fork, and parent and child both make a new one
+ * when they need it. LLVM's runtime sees to forks itself. */
+#pragma weak omp_pause_resource_all
+extern void __kmpc_begin(void *, int) __attribute__((weak)); /* any name that only LLVM's has */
+
+static _Thread_local int pool_is_fork_safe;
+static int lost_threads; /* in a child whose pool could not be given up */
+
+static void before_fork(void) {
+    pool_is_fork_safe = __kmpc_begin != NULL || (omp_pause_resource_all != NULL &&
+                                                 omp_pause_resource_all(omp_pause_soft) == 0);
+}
+
+static void in_child(void) {
+    if (!pool_is_fork_safe) lost_threads = 1;
+}
+
+static int handle_forks(void) { return pthread_atfork(before_fork, NULL, in_child); }
+
+/* The file of the OpenMP runtime that our calls reach, or NULL. */
+static const char *openmp_library(void) {
+    Dl_info info;
+    return dladdr((void *)omp_get_max_threads, &info) ? info.dli_fname : NULL;
+}
+
 #else
 static const int has_openmp = 0;
+static const int lost_threads = 0;
 static int omp_get_max_threads(void) { return 1; }
+static int handle_forks(void) { return 0; }
+static const char *openmp_library(void) { return NULL; }
 #endif
 
 /* The highest x86-64 level the processor supports, 1 for the plain baseline, 0 elsewhere. */

@@ -2,10 +2,16 @@
 
 cdef extern from "runtime.h" nogil:
     const bint has_openmp
+    const bint lost_threads
     int cpu_level() noexcept
+    int handle_forks() noexcept
     int omp_get_max_threads() noexcept
+    const char* openmp_library() noexcept
 
 OPENMP = bool(has_openmp)
+
+if handle_forks():
+    raise MemoryError("cybn: no memory to register the fork handlers")
 
 
 def level():
@@ -16,3 +22,14 @@ def level():
 def max_threads():
     """What OpenMP would use for a region of the calling thread."""
     return omp_get_max_threads()
+
+
+def has_threads():
+    """Whether a region may have more than one thread."""
+    return has_openmp and not lost_threads
+
+
+def library():
+    """The file of the OpenMP runtime in use, None if unknown."""
+    cdef const char* path = openmp_library()
+    return None if path == NULL else path.decode("utf-8", "surrogateescape")
