@@ -2,9 +2,11 @@
 
 import importlib
 import os
+import re
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from pathlib import Path
 
 from . import _native_runtime as native
 from ._version import __version__
@@ -15,6 +17,7 @@ SERIAL_BYTES = 1 << 20
 # Each further thread is worth its while from this many bytes.
 BYTES_PER_THREAD = 1 << 19
 DEFAULT_CACHE_SIZE = 8 << 20
+MOST_THREADS = 1024
 
 
 def _supported_levels():
@@ -49,8 +52,8 @@ def _checked_count(n):
     if isinstance(n, bool) or not hasattr(n, "__index__"):
         raise TypeError(f"n: expected an int, got {type(n).__name__}")
     n = n.__index__()
-    if not 1 <= n <= 1024:
-        raise ValueError(f"n: expected a number of threads from 1 to 1024, got {n}")
+    if not 1 <= n <= MOST_THREADS:
+        raise ValueError(f"n: expected a number of threads from 1 to {MOST_THREADS}, got {n}")
     return n
 
 
@@ -157,15 +160,18 @@ def _usable_processors():
 
 @cache
 def _quota():
-    """Return the processors that the cgroup (version 2, then 1) grants, rounded up."""
-    for path, period_path in (
-        ("/sys/fs/cgroup/cpu.max", None),
-        ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
-    ):
-        words = _read(path).split() + (_read(period_path).split() if period_path else [])
-        if len(words) == 2 and all(word.isdigit() for word in words):
-            return max(1, -(-int(words[0]) // int(words[1])))
-    return _usable_processors()
+    """Return the processors that the cgroups of this process grant, rounded up."""
+    own = re.search("(?m)^0::/(.*)", _read("/proc/self/cgroup"))
+    group = Path("/sys/fs/cgroup", own[1] if own else "")
+    limits = [_read(f"{folder}/cpu.max") for folder in (group, *group.parents)]
+    version_1 = "/sys/fs/cgroup/cpu/cpu.cfs_{}_us"
+    limits.append(_read(version_1.format("quota")) + _read(version_1.format("period")))
+    granted = [
+        -(-int(words[0]) // int(words[1]))
+        for words in map(str.split, limits)
+        if len(words) == 2 and all(word.isdigit() for word in words)
+    ]
+    return max(1, min(granted, default=MOST_THREADS))
 
 
 @cache
@@ -178,9 +184,15 @@ def cache_size():
     return max(found, default=DEFAULT_CACHE_SIZE)
 
 
+def _openmp_libraries():
+    """Return the files of the OpenMP libraries loaded in this process, none if unknown."""
+    files = r"(?m)^[^/\n]*(/.*/lib(?:gomp|i?omp5?)(?:-[0-9a-f]+)?\.[^/\n]*)$"
+    return sorted(set(re.findall(files, _read("/proc/self/maps"))))
+
+
 def _read(path):
     try:
-        with open(path, encoding="ascii") as file:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
             return file.read()
     except OSError:
         return ""
@@ -198,8 +210,10 @@ def show_config(mode="print"):
     -------
     dict or None
         ``version``; ``level``, the CPU level in use; ``levels``, those that were compiled and this
-        machine can run; ``openmp``, whether it was built with OpenMP; ``num_threads``;
-        ``cache_size``, of the last level, in bytes.
+        machine can run; ``openmp``, whether it was built with OpenMP;
+        ``openmp_library``, the file of the OpenMP library in use; ``openmp_libraries``, those of
+        all that are loaded in this process (Linux only); ``num_threads``; ``cache_size``, of the
+        last level, in bytes.
 
     Raises
     ------
@@ -220,13 +234,17 @@ def show_config(mode="print"):
         "level": LEVEL,
         "levels": list(LEVELS),
         "openmp": native.OPENMP,
+        "openmp_library": native.library(),
+        "openmp_libraries": _openmp_libraries(),
         "num_threads": get_num_threads(),
         "cache_size": cache_size(),
     }
     if mode == "dict":
         return config
     for key, value in config.items():
-        print(f"{key + ':':13} {value}")
+        print(f"{key + ':':17} {value}")
     if not native.OPENMP:
         print("Built without OpenMP: every call runs on one thread.")
+    if len(config["openmp_libraries"]) > 1:
+        print("Several OpenMP libraries are loaded: their threads compete for the processors.")
     return None

@@ -1,5 +1,8 @@
 """The processor's level and the OpenMP runtime. Built for the plain baseline."""
 
+from os import fsdecode
+from os.path import realpath
+
 cdef extern from "runtime.h" nogil:
     const bint has_openmp
     const bint lost_threads
@@ -32,4 +35,4 @@ def has_threads():
 def library():
     """The file of the OpenMP runtime in use, None if unknown."""
     cdef const char* path = openmp_library()
-    return None if path == NULL else path.decode("utf-8", "surrogateescape")
+    return None if path == NULL else realpath(fsdecode(path))

@@ -13,17 +13,21 @@ LEVELS = CONFIG["levels"]
 OTHER_LEVELS = [level for level in LEVELS if level != CONFIG["level"]]
 
 
-def run_python(*arguments, level=CONFIG["level"]):
-    """Run `python *arguments` in tests/ with cybn forced to a level; return what it printed."""
-    process = run_python_unchecked(*arguments, level=level)
+def run_python(*arguments, level=CONFIG["level"], **environment):
+    """Run `python *arguments` in tests/ with cybn forced to a level; return what it printed.
+
+    A variable of the environment that is None is removed.
+    """
+    process = run_python_unchecked(*arguments, level=level, **environment)
     assert process.returncode == 0, process.stdout + process.stderr
     return process.stdout
 
 
-def run_python_unchecked(*arguments, level):
+def run_python_unchecked(*arguments, level, **environment):
+    environment = os.environ | environment | {"CYBN_LEVEL": level}
     return subprocess.run(
         [sys.executable, *arguments],
-        env=os.environ | {"CYBN_LEVEL": level},
+        env={name: value for name, value in environment.items() if value is not None},
         cwd=TESTS,
         capture_output=True,
         text=True,

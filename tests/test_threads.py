@@ -1,13 +1,19 @@
-"""Setting the number of threads, calling from many threads, and show_config."""
+"""How many threads a call uses: the setting, the environment, the processors, the work."""
 
-import importlib.metadata
-from concurrent.futures import ThreadPoolExecutor
+import os
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from levels import CONFIG, run_python
 
 import cybn
+from cybn import _runtime
+
+PRINT_COUNT = "import cybn; print(cybn.get_num_threads())"
+needs_openmp = pytest.mark.skipif(not CONFIG["openmp"], reason="built without OpenMP")
+needs_affinity = pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity"), reason="the system does not tie processes to processors"
+)
 
 
 def test_default_is_one_or_more():
@@ -58,37 +64,95 @@ def test_bad_count_changes_nothing(count, error):
     assert cybn.get_num_threads() == 3
 
 
-def test_calls_from_many_threads_at_once(rng):
-    x = rng.normal(size=(64, 8, 40, 40))
-    expected, _ = cybn.forward(x)
-
-    def call(_):
-        y, cache = cybn.forward(x)
-        return y, cybn.backward(x, cache).dx
-
-    with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(call, range(8)))
-
-    for y, dx in results:
-        assert_array_equal(y, expected)
-        assert_array_equal(dx, results[0][1])
+@needs_openmp
+@pytest.mark.parametrize("count", [1, 3, 64])
+def test_environment_sets_the_default(count):
+    """Even to more than there are processors: who sets it, means it."""
+    assert int(run_python("-c", PRINT_COUNT, OMP_NUM_THREADS=str(count))) == count
 
 
-def test_show_config_as_dict():
-    config = cybn.show_config(mode="dict")
-    assert config["version"] == cybn.__version__ == importlib.metadata.version("cybn")
-    assert config["level"] in config["levels"]
-    assert isinstance(config["openmp"], bool)
+@needs_affinity
+def test_no_more_threads_than_usable_processors():
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+    assert int(run_python("-c", code + PRINT_COUNT, OMP_NUM_THREADS=None)) == 1
 
 
-def test_show_config_prints(capsys):
-    assert cybn.show_config() is None
-    printed = capsys.readouterr().out
-    for key in ("version", "level", "openmp", "num_threads"):
-        assert key in printed
-    assert cybn.show_config(mode="dict")["version"] in printed
+@needs_affinity
+def test_usable_processors_may_change():
+    """They are looked at in each call, not once."""
+    code = """
+import os, cybn
+processors = os.sched_getaffinity(0)
+before = cybn.get_num_threads()
+os.sched_setaffinity(0, {min(processors)})
+assert cybn.get_num_threads() == 1
+os.sched_setaffinity(0, processors)
+assert cybn.get_num_threads() == before
+"""
+    run_python("-c", code, OMP_NUM_THREADS=None)
 
 
-def test_show_config_with_another_mode():
-    with pytest.raises(ValueError, match=r"\bmode\b"):
-        cybn.show_config(mode="xml")
+CGROUPS = {
+    "version 2": ({"/sys/fs/cgroup/cpu.max": "150000 100000\n"}, 2),
+    "version 2, a whole number": ({"/sys/fs/cgroup/cpu.max": "300000 100000\n"}, 3),
+    "version 2, less than one": ({"/sys/fs/cgroup/cpu.max": "10000 100000\n"}, 1),
+    "version 2, unlimited": ({"/sys/fs/cgroup/cpu.max": "max 100000\n"}, 99),
+    "version 2, in a group": (
+        {
+            "/proc/self/cgroup": "0::/slice/own\n",
+            "/sys/fs/cgroup/slice/own/cpu.max": "700000 100000\n",
+            "/sys/fs/cgroup/slice/cpu.max": "500000 100000\n",
+        },
+        5,
+    ),
+    "version 1": (
+        {
+            "/proc/self/cgroup": "4:cpu,cpuacct:/\n",
+            "/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "250000\n",
+            "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+        },
+        3,
+    ),
+    "version 1, unlimited": (
+        {
+            "/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+            "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+        },
+        99,
+    ),
+    "none": ({}, 99),
+}
+
+
+@needs_openmp
+@pytest.mark.parametrize(("files", "expected"), CGROUPS.values(), ids=CGROUPS)
+def test_no_more_threads_than_the_quota_rounded_up(monkeypatch, files, expected):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(_runtime, "_setting", None)
+    monkeypatch.setattr(_runtime.native, "max_threads", lambda: 99)
+    monkeypatch.setattr(_runtime, "_usable_processors", lambda: 99)
+    monkeypatch.setattr(_runtime, "_quota", _runtime._quota.__wrapped__)  # not the kept result
+    monkeypatch.setattr(_runtime, "_read", lambda path: files.get(str(path), ""))
+    assert cybn.get_num_threads() == expected
+
+
+@needs_openmp
+def test_no_more_threads_than_the_work_pays_for():
+    cybn.set_num_threads(64)
+    threads = [_runtime.schedule(1 << exponent)[-1] for exponent in range(16, 31)]
+    assert threads == sorted(threads)
+    assert threads[0] == 1
+    assert threads[-1] == 64
+    assert 1 < _runtime.schedule(4 * _runtime.BYTES_PER_THREAD)[-1] <= 4
+
+
+def test_small_call_starts_no_threads():
+    code = """
+from bits import running_threads
+import cybn, numpy as np
+before = running_threads()
+cybn.set_num_threads(64)
+cybn.backward(np.ones((32, 64)), cybn.forward(np.ones((32, 64)))[1])
+assert running_threads() == before
+"""
+    run_python("-c", code)
