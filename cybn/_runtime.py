@@ -246,5 +246,5 @@ def show_config(mode="print"):
     if not native.OPENMP:
         print("Built without OpenMP: every call runs on one thread.")
     if len(config["openmp_libraries"]) > 1:
-        print("Several OpenMP libraries are loaded: their threads compete for the processors.")
+        print("Several OpenMP libraries are loaded: where two are in use, their threads compete.")
     return None
