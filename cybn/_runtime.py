@@ -149,7 +149,8 @@ def schedule(nbytes):
         return False, DEFAULT_CACHE_SIZE, 1
     size = cache_size()
     threads = max(1, min(get_num_threads(), nbytes // BYTES_PER_THREAD))
-    return nbytes > size, size, threads
+    # Streaming pays from where input and output begin to push one another out of the cache.
+    return nbytes > size * 2 // 3, size, threads
 
 
 def _usable_processors():

@@ -78,7 +78,7 @@ cdef void run(const Call* call, const real* storage) noexcept nogil:
     cdef Py_ssize_t tasks = tiles * call.plan.blocks
     cdef Py_ssize_t task
     cdef bint tile_by_tile = is_tile_by_tile(call, sizeof(real))
-    if call.threads == 1:
+    if call.threads == 1 and (tile_by_tile or call.plan.blocks == 1):
         for task in range(tiles):
             run_tile(call, task, storage)
         return
