@@ -267,12 +267,12 @@ class BatchNorm:
         )
 
 
-def _checked_int(value, name, least=None):
+def _checked_int(value, name, least=-(2**63)):
     try:
-        value = index(value)
+        value = index(None if isinstance(value, bool) else value)
     except TypeError:
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}") from None
-    if least is not None and value < least:
+    if not least <= value < 2**60:
         raise ValueError(f"{name}: expected an int >= {least}, got {value}")
     return value
 
@@ -287,9 +287,9 @@ def _checked_dtype(value):
     try:
         dtype = np.dtype(value)
     except TypeError:
-        dtype = value
-    if dtype not in (FLOAT32, FLOAT64):
-        raise TypeError(f"dtype: expected float32 or float64, got {dtype}")
+        dtype = None
+    if value is None or dtype is not FLOAT32 and dtype is not FLOAT64:
+        raise TypeError(f"dtype: expected float32 or float64, got {value!r}")
     return dtype
 
 
@@ -301,8 +301,8 @@ def _checked_entry(value, own, key):
         raise TypeError(f"{name}: expected real numbers, or an int for a count, got {array.dtype}")
     if array.shape != np.shape(own):
         raise ValueError(f"{name}: expected shape {np.shape(own)}, got {array.shape}")
-    if not array.ndim and array < 0:
-        raise ValueError(f"{name}: expected a count >= 0, got {array}")
+    if not array.ndim and not 0 <= int(array) < 2**63:
+        raise ValueError(f"{name}: expected a count from 0 to 2**63 - 1, got {array}")
     if isinstance(own, np.ndarray) and not own.flags.writeable:
         raise ValueError(f"{name}: expected a writable array in the layer, got a read-only one")
     return array
