@@ -288,7 +288,7 @@ def _checked_dtype(value):
         dtype = np.dtype(value)
     except TypeError:
         dtype = None
-    if value is None or dtype is not FLOAT32 and dtype is not FLOAT64:
+    if value is None or (dtype is not FLOAT32 and dtype is not FLOAT64):
         raise TypeError(f"dtype: expected float32 or float64, got {value!r}")
     return dtype
 
