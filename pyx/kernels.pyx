@@ -110,14 +110,14 @@ cdef void store(const double* values, Py_ssize_t count, real* to) noexcept nogil
         to[c] = <real>values[c]
 
 
-cdef struct Storage:    # what can be done with an array of a dtype
-    void (*run)(const Call*, const void*) noexcept nogil
-    void (*load)(const void*, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
-    void (*store)(const double*, Py_ssize_t, void*) noexcept nogil
-
 ctypedef void (*Run)(const Call*, const void*) noexcept nogil
 ctypedef void (*Load)(const void*, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
 ctypedef void (*Store)(const double*, Py_ssize_t, void*) noexcept nogil
+
+cdef struct Storage:    # what can be done with an array of a dtype
+    Run run
+    Load load
+    Store store
 
 cdef Storage STORAGE[2]
 STORAGE[0] = Storage(<Run>run[float], <Load>load[float], <Store>store[float])

@@ -15,7 +15,7 @@
 from rows cimport LANES, halve
 
 cdef enum:
-    WIDTH = 512             # lanes of a tile at the most
+    WIDTH = 1024            # lanes of a tile at the most
     LONG = 512              # an inner axis from here on is summed along
     ACROSS_ROWS = 64        # rows of a piece: two pieces fit the second-level cache
     ALONG_ROWS = 1024
