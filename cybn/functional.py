@@ -173,7 +173,7 @@ def forward(
         if not x.size:
             work.fill(np.nan)
         else:
-            _insist(kernels.forward(x, y, gamma, beta, *plain, work, *settings))
+            _insist(kernels.forward(x, np.asarray(y), gamma, beta, *plain, work, *settings))
             if training and running_mean is not None:
                 running_mean[...], running_var[...] = plain
     return y, Cache(None if out is given else x, training, geometry, work, gamma, beta)
@@ -258,7 +258,7 @@ def backward(dy, cache, *, out=None):
         check_out(dx, x)
         check_written({"out": dx}, {"dy": source, "cache.x": x}, may_be=source)
         if x.size:
-            _insist(kernels.backward(dy, x, *results, *settings))
+            _insist(kernels.backward(dy, x, np.asarray(dx), *results[1:], *settings))
         else:
             for gradient in (dgamma, dbeta):
                 if gradient is not None:

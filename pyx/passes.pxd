@@ -48,7 +48,7 @@ cdef inline void sum_rows(
     """Sum rows of any width, strip after strip."""
     cdef Py_ssize_t j = 0
     while j + LANES <= width:
-        if u == v:
+        if u == v and shift_u == shift_v:
             sum_strip(u + j, u + j, stride, rows, LANES, ahead,
                       shift_u + j, shift_u + j, sum_u + j, sum_uv + j)
         else:
@@ -71,8 +71,9 @@ cdef inline void sum_block(
     cdef double sum_uv[WIDTH]
     cdef Py_ssize_t width = tile_width(p, tile)
     cdef Py_ssize_t unit, offset, rows, tail
+    cdef bint same = shift_u == shift_v
     shift_u = spread(p, tile, shift_u, u_lanes)
-    shift_v = spread(p, tile, shift_v, v_lanes)
+    shift_v = shift_u if same else spread(p, tile, shift_v, v_lanes)
     memset(sum_u, 0, width * sizeof(double))
     memset(sum_uv, 0, width * sizeof(double))
     for unit in range(block * p.block_units, min((block + 1) * p.block_units, p.units)):

@@ -73,7 +73,8 @@ def _legend(figure):
     for axes in figure.axes:
         handles, labels = axes.get_legend_handles_labels()
         named |= dict(zip(labels, handles, strict=True))
-    figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=6)
+    columns = int(figure.get_figwidth() // 2.5)
+    figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=columns)
 
 
 def _series(axes, column, positions, values, linestyle):
