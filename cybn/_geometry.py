@@ -105,14 +105,14 @@ def check_running(running_mean, running_var, channels):
         if array is None:
             raise ValueError(f"{name}: expected an array beside the other running one, got None")
         if not is_plain(array):
-            _check_ndarray(array, name)
+            array = _checked_ndarray(array, name)
             _check_float(array, name)
         _check_shape(array, name, (channels,))
 
 
 def check_out(out, like):
     """Raise unless `out` can receive a result of the shape and dtype of `like`."""
-    _check_ndarray(out, "out")
+    out = _checked_ndarray(out, "out")
     if out.dtype != like.dtype:
         raise TypeError(f"out: expected {like.dtype}, got {out.dtype}")
     _check_shape(out, "out", like.shape)
@@ -161,9 +161,11 @@ def _check_float(array, name):
         raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}")
 
 
-def _check_ndarray(array, name):
+def _checked_ndarray(array, name):
+    """Return a NumPy array, without what a subclass makes of it."""
     if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected a NumPy array, got {type(array).__name__}")
+    return np.asarray(array)
 
 
 def _check_shape(array, name, shape):

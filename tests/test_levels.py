@@ -12,6 +12,7 @@ NUMERICAL_TESTS = [
     "test_forward.py",
     "test_backward.py",
     "test_exact.py",
+    "test_exactness.py",
     "test_inputs.py",
 ]
 

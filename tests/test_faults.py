@@ -1,0 +1,43 @@
+"""What comes from outside during a call: no memory left, an interrupt."""
+
+import os
+import signal
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from levels import run_python
+
+import cybn
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="limits and sizes as Linux has them"
+)
+def test_no_memory_is_a_memory_error_and_leaks_nothing():
+    run_python("starve.py")
+
+
+def test_interrupt_arrives_after_the_call():
+    """The result is complete, and Ctrl-C is not lost."""
+    x = np.random.default_rng(0).normal(size=(32, 64, 128, 128)).astype(np.float32)
+    expected, _ = cybn.forward(x)
+    out, running_mean, running_var = np.zeros_like(x), np.zeros(64), np.ones(64)
+
+    def interrupt():
+        while not out[0, 0, 0, 0]:
+            time.sleep(1e-4)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def call():
+        cybn.forward(x, None, None, running_mean, running_var, out=out)
+        thread.join()
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with cybn.num_threads(1), pytest.raises(KeyboardInterrupt):
+        call()
+    np.testing.assert_array_equal(out, expected)
+    assert running_mean.all()
