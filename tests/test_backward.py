@@ -108,3 +108,15 @@ def test_gradients_are_fresh(rng):
     dx = cybn.backward(x, cache).dx
     assert not np.shares_memory(dx, x)
     assert not np.shares_memory(dx, y)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((64, 96), 1), ((8, 3, 40, 40), 1), ((50, 7, 7, 5), -1)]
+)
+def test_dy_that_is_x_itself(rng, shape, axis):
+    """Two inputs at one address: a kernel must not take them for the forward case."""
+    x = rng.normal(size=shape)
+    gamma = rng.normal(size=shape[axis])
+    _, cache = cybn.forward(x, gamma, gamma, axis=axis)
+    for one, other in zip(cybn.backward(x, cache), cybn.backward(x.copy(), cache), strict=True):
+        assert_array_equal(one, other)
