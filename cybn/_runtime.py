@@ -6,7 +6,6 @@ import re
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from pathlib import Path
 
 from . import _native_runtime as native
 from ._version import __version__
@@ -163,8 +162,9 @@ def _usable_processors():
 def _quota():
     """Return the processors that the cgroups of this process grant, rounded up."""
     own = re.search("(?m)^0::/(.*)", _read("/proc/self/cgroup"))
-    group = Path("/sys/fs/cgroup", own[1] if own else "")
-    limits = [_read(f"{folder}/cpu.max") for folder in (group, *group.parents)]
+    names = own[1].split("/") if own else []
+    groups = ["/".join(["/sys/fs/cgroup", *names[:depth]]) for depth in range(len(names) + 1)]
+    limits = [_read(f"{group}/cpu.max") for group in groups]
     version_1 = "/sys/fs/cgroup/cpu/cpu.cfs_{}_us"
     limits.append(_read(version_1.format("quota")) + _read(version_1.format("period")))
     granted = [
