@@ -1,7 +1,7 @@
 """The only place that looks at shapes, axes, dtypes and overlap."""
 
 import math
-from functools import lru_cache
+from functools import lru_cache, wraps
 from operator import index
 from typing import NamedTuple
 
@@ -16,25 +16,99 @@ CONTIGUOUS_ALIGNED = 0x101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
 
 
 class Geometry(NamedTuple):
-    """An array as (outer, channels, inner), and what a kernel needs to know of it."""
+    """An array as (samples, outer, channels, inner), and what a norm makes of it."""
 
-    axes: tuple[int, int, int]  # outer, channels, inner
-    channels: int
-    values: int  # of a channel
-    work_shape: tuple[int, int]  # of the kernels' work array
-
-
-def geometry_of(shape, axis):
-    """Return the Geometry of an array of this shape with its channels on this axis."""
-    try:
-        return _geometry_of(shape, axis)
-    except TypeError:
-        raise TypeError(f"axis: expected an int, got {type(axis).__name__}") from None
+    axes: tuple  # as the kernels take them
+    statistics: tuple[int, ...]  # shape of mean and variance
+    parameters: tuple[int, ...]  # shape of gamma and beta
+    values: int  # of a statistic
+    cells: int  # channels of all samples
+    group: int  # cells of a statistic
+    work_sizes: tuple[int, int]  # of the kernels' work arrays, forward and backward
 
 
-# typed: axis 1.0 is not axis 1
-@lru_cache(maxsize=1024, typed=True)
-def _geometry_of(shape, axis):
+def _geometry(axes, statistics, parameters, group=1, shared=False, inside=False):
+    """Return the Geometry of (samples, outer, channels, inner); flags as the kernels have them."""
+    samples, outer, channels, inner = axes
+    cells = samples * channels
+    values = outer * inner * group * (samples if shared else 1)
+    axes = (*axes, group, shared, math.prod(parameters), inside)
+    empty = cells * values == 0
+    sizes = (kernels.WORK_ROWS * cells, 0) if empty else kernels.work_sizes(axes)
+    return Geometry(axes, statistics, parameters, values, cells, group, sizes)
+
+
+def _of_shape(expected):
+    """Cache the geometries of a kind, whose axis is as `expected`."""
+
+    def decorate(build):
+        cached = lru_cache(maxsize=1024, typed=True)(build)  # typed: axis 1.0 is not axis 1
+
+        @wraps(build)
+        def geometry(shape, axis, *options):
+            try:
+                return cached(shape, axis, *options)
+            except TypeError:
+                raise TypeError(f"axis: expected {expected}, got {axis!r}") from None
+
+        return geometry
+
+    return decorate
+
+
+@_of_shape("an int or a tuple of ints")
+def batch_geometry(shape, axis):
+    """Return the Geometry of statistics per channel, over all else. axis: int or adjacent ones."""
+    start, stop = _adjacent(shape, axis)
+    channels = shape[start:stop]
+    return _geometry((1, *_around(shape, start, stop)), channels, channels)
+
+
+@_of_shape("an int or a tuple of ints")
+def conditional_geometry(shape, axis):
+    """Return that of `batch_geometry` with parameters per sample, the first axis, and channel."""
+    start, stop = _adjacent(shape, axis)
+    channels = shape[start:stop]
+    if start == 0:
+        raise ValueError(
+            f"gamma, beta: expected shape {channels}, as axis={axis} leaves no sample axis, got "
+            f"one more dimension"
+        )
+    axes = shape[0], *_around(shape[1:], start - 1, stop - 1)
+    return _geometry(axes, channels, (shape[0], *channels), shared=True)
+
+
+@_of_shape("an int")
+def sample_geometry(shape, axis, num_groups=None, per_sample=False):
+    """Return the Geometry of statistics per sample and channel, or group of them. axis: int."""
+    position = _position(shape, axis)
+    if position == 0:
+        raise ValueError(f"axis: expected another axis than 0, that of the samples, got {axis}")
+    samples, channels = shape[0], shape[position]
+    groups = channels if num_groups is None else num_groups
+    if groups < (channels > 0) or channels % max(groups, 1):
+        raise ValueError(f"num_groups: expected a divisor of {channels} channels, got {groups}")
+    axes = samples, *_around(shape[1:], position - 1, position)
+    parameters = (samples, channels) if per_sample else (channels,)
+    group = channels // groups if groups else 1
+    return _geometry(axes, (samples, groups), parameters, group)
+
+
+@_of_shape("an int or a tuple of ints")
+def trailing_geometry(shape, axis, inside):
+    """Return the Geometry of statistics over the trailing axes. axis: int or adjacent ones.
+
+    `inside`: there is a gamma or a beta, which have the shape of those axes.
+    """
+    start, stop = _adjacent(shape, axis)
+    if stop != len(shape):
+        raise ValueError(f"axis: expected the trailing axes of {len(shape)}, got {axis}")
+    axes = 1, 1, math.prod(shape[:start]), math.prod(shape[start:])
+    return _geometry(axes, shape[:start], shape[start:], inside=inside)
+
+
+def _position(shape, axis):
+    """Return an axis as a position from 0."""
     ndim = len(shape)
     if ndim == 0:
         raise ValueError("x: expected at least 1 dimension, got 0")
@@ -43,13 +117,57 @@ def _geometry_of(shape, axis):
         raise ValueError(
             f"axis: expected {-ndim} to {ndim - 1} for an array of {ndim} dimensions, got {axis}"
         )
-    position %= ndim
-    outer, channels = math.prod(shape[:position]), shape[position]
-    inner = math.prod(shape[position + 1 :])
-    empty = outer * channels * inner == 0
-    blocks = 0 if empty else kernels.count_blocks(outer, channels, inner)
-    work_shape = (kernels.WORK_ROWS + 2 * blocks, channels)
-    return Geometry((outer, channels, inner), channels, outer * inner, work_shape)
+    return position % ndim
+
+
+def _adjacent(shape, axis):
+    """Return where an axis, or a tuple of adjacent ones, starts and stops."""
+    if not isinstance(axis, tuple):
+        position = _position(shape, axis)
+        return position, position + 1
+    positions = [_position(shape, each) for each in axis]
+    if not positions or positions != list(range(positions[0], positions[0] + len(positions))):
+        raise ValueError(f"axis: expected adjacent axes in order, got {axis}")
+    return positions[0], positions[-1] + 1
+
+
+def _around(shape, start, stop):
+    """Return the lengths before, from start to stop, and behind."""
+    return math.prod(shape[:start]), math.prod(shape[start:stop]), math.prod(shape[stop:])
+
+
+def is_per_sample(parameter, name, geometry):
+    """Whether gamma or beta has one dimension more than the channels of a `batch_geometry`."""
+    if parameter is None:
+        return False
+    ndim = parameter.ndim if type(parameter) is np.ndarray else as_array(parameter, name).ndim
+    return ndim == len(geometry.parameters) + 1
+
+
+def as_mask(where, shape, axis):
+    """Return `where` as the kernels take it, and how many values of each channel it selects.
+
+    It keeps length 1 on the channel axes if it has it there, else gets x's whole shape.
+    """
+    where = as_array(where, "where")
+    if where.dtype != bool:
+        raise TypeError(f"where: expected bool, got {where.dtype}")
+    start, stop = _adjacent(shape, axis)
+    lengths = (1,) * (len(shape) - where.ndim) + where.shape
+    compact = math.prod(lengths[start:stop]) == 1
+    full = (*shape[:start], *[1] * (stop - start), *shape[stop:]) if compact else shape
+    try:
+        mask = np.ascontiguousarray(np.broadcast_to(where, full))
+    except ValueError:
+        mask = None
+    if mask is None or not (compact or isinstance(axis, tuple)):
+        raise ValueError(
+            f"where: expected a shape that broadcasts to {shape}, of length 1 on axis {axis}, "
+            f"got {where.shape}"
+        )
+    others = (*range(start), *range(stop, len(shape)))
+    counts = np.count_nonzero(mask, axis=others)
+    return mask, np.array(np.broadcast_to(counts, shape[start:stop]), dtype=np.int64)
 
 
 def as_plain(array):
@@ -86,19 +204,19 @@ def as_array(value, name):
         raise ValueError(f"{name}: expected an array of numbers, got {error}") from None
 
 
-def as_parameter(value, name, channels):
-    """Return gamma or beta as a plain array of shape (C,), or None."""
+def as_parameter(value, name, shape):
+    """Return gamma or beta of this shape as a plain array of one dimension, or None."""
     if value is None:
         return None
     if not is_plain(value):
         value = as_array(value, name)
         _check_float(value, name)
-    _check_shape(value, name, (channels,))
-    return as_plain(value)
+    _check_shape(value, name, shape)
+    return as_plain(value).reshape(-1)
 
 
-def check_running(running_mean, running_var, channels):
-    """Raise unless the running arrays are both None, or both float arrays of shape (C,)."""
+def check_running(running_mean, running_var, shape):
+    """Raise unless the running arrays are both None, or both float arrays of this shape."""
     if running_mean is None and running_var is None:
         return
     for array, name in (running_mean, "running_mean"), (running_var, "running_var"):
@@ -107,7 +225,7 @@ def check_running(running_mean, running_var, channels):
         if not is_plain(array):
             array = _checked_ndarray(array, name)
             _check_float(array, name)
-        _check_shape(array, name, (channels,))
+        _check_shape(array, name, shape)
 
 
 def check_out(out, like):

@@ -8,12 +8,15 @@ import numpy as np
 
 from ._geometry import (
     as_input,
+    as_mask,
     as_parameter,
     as_plain,
+    batch_geometry,
     check_out,
     check_running,
     check_written,
-    geometry_of,
+    conditional_geometry,
+    is_per_sample,
 )
 from ._runtime import kernels, schedule
 
@@ -35,17 +38,19 @@ class Gradients(NamedTuple):
 
 
 class Cache:
-    """What `forward` keeps for `backward`.
+    """What a norm keeps for `backward`.
 
     Attributes
     ----------
     x : numpy.ndarray or None
         The input itself, not a copy, unless it had to be converted; None after ``out=x``.
     mean, var, invstd : numpy.ndarray
-        float64, shape (C,): the mean and the (biased) variance that normalized x, and
-        ``1 / sqrt(var + eps)``.
-    count : int
-        Values of a channel in x.
+        float64: the mean and the (biased) variance that normalized x, and ``1 / sqrt(var + eps)``,
+        one for each statistic: of shape (C,) in batch norm, (N, C) in instance norm, (N, groups)
+        in group norm, and x's shape without the normalized axes in layer norm. In RMS norm the mean
+        is 0 and the variance is the mean square.
+    count : int or numpy.ndarray
+        Values of a statistic in x; with a mask an array of int64, those selected of each channel.
     training : bool
         Whether mean and variance are those of x.
 
@@ -57,24 +62,34 @@ class Cache:
     (array([2.]), array([1.]))
     """
 
-    __slots__ = ("_beta_dtype", "_gamma_dtype", "_geometry", "_work", "training", "x")
+    __slots__ = (
+        *("_beta_dtype", "_centered", "_gamma_dtype", "_geometry", "_where", "_work"),
+        *("count", "training", "x"),
+    )
 
-    def __init__(self, x, training, geometry, work, gamma, beta):
+    def __init__(self, x, geometry, work, gamma, beta, training, centered, where, count):
         self.x = x
         self.training = training
+        self.count = count
         self._geometry = geometry
         self._work = work
+        self._centered = centered
+        self._where = where
         self._gamma_dtype = None if gamma is None else gamma.dtype
         self._beta_dtype = None if beta is None else beta.dtype
 
-    mean = property(lambda self: self._work[kernels.MEAN])
-    var = property(lambda self: self._work[kernels.VAR])
-    invstd = property(lambda self: self._work[kernels.INVSTD])
-    count = property(lambda self: self._geometry.values)
+    mean = property(lambda self: self._statistic(kernels.MEAN))
+    var = property(lambda self: self._statistic(kernels.VAR))
+    invstd = property(lambda self: self._statistic(kernels.INVSTD))
+
+    def _statistic(self, row):
+        _, statistics, _, _, cells, group, _ = self._geometry
+        values = self._work[row * cells : (row + 1) * cells : group]
+        return values[: math.prod(statistics)].reshape(statistics)
 
     def __repr__(self):
         shape = None if self.x is None else self.x.shape
-        return f"Cache(x={shape}, channels={self._geometry.channels}, training={self.training})"
+        return f"Cache(x={shape}, statistics={self._geometry.statistics}, training={self.training})"
 
 
 def forward(
@@ -88,6 +103,7 @@ def forward(
     momentum=0.1,
     eps=1e-5,
     axis=1,
+    where=None,
     out=None,
 ):
     """Normalize `x` over all axes but one, then scale by gamma and shift by beta.
@@ -101,7 +117,8 @@ def forward(
         float32 or float64, at least 1 dimension. Integers and bool are converted as
         ``np.result_type(x, np.float32)`` does.
     gamma, beta : array_like, optional
-        float32 or float64, shape (C,). None means 1 and 0.
+        float32 or float64, shape (C,). None means 1 and 0. Of shape (N, C) they have a row for each
+        sample (axis 0), as in conditional batch normalization [2]_.
     running_mean, running_var : numpy.ndarray, optional
         float32 or float64, shape (C,); both or neither. Training updates them in place:
         ``new = (1 - momentum) * old + momentum * batch``, with the unbiased variance, as PyTorch
@@ -112,8 +129,12 @@ def forward(
         From 0 to 1, the weight of the new value.
     eps : float
         Finite and > 0, added to the variance.
-    axis : int
-        The channel axis, from ``-x.ndim`` to ``x.ndim - 1``.
+    axis : int or tuple of int
+        The channel axis, from ``-x.ndim`` to ``x.ndim - 1``, or adjacent axes in order: then "(C,)"
+        is their shape, as (T, F) where ``axis=(1, 2)`` of (N, T, F).
+    where : array_like of bool, optional
+        The values that count. It broadcasts against `x`, of length 1 on the channel axis (with
+        several, on any of them or none). All else is not read, and is 0 in `y` and dx.
     out : numpy.ndarray, optional
         Receives `y`: x's shape and dtype, C-contiguous, writable. It may be `x` itself in
         inference, after which `backward` cannot use the cache.
@@ -133,13 +154,14 @@ def forward(
 
     Notes
     -----
-    An empty `x` gives an empty `y` and changes nothing. A NaN or an infinity makes its own channel
-    NaN, no other.
+    An empty `x`, or one of which `where` selects nothing, changes no running average. A NaN or an
+    infinity makes its own channel NaN, no other.
 
     References
     ----------
     .. [1] S. Ioffe, C. Szegedy, "Batch Normalization: Accelerating Deep Network Training by
        Reducing Internal Covariate Shift", ICML 2015.
+    .. [2] H. de Vries et al., "Modulating early visual processing by language", NeurIPS 2017.
 
     Examples
     --------
@@ -151,32 +173,81 @@ def forward(
            [ 1.,  1.]], dtype=float32)
     """
     given, x = x, as_input(x, "x")
-    geometry = geometry_of(x.shape, axis)
+    geometry = batch_geometry(x.shape, axis)
+    if is_per_sample(gamma, "gamma", geometry) or is_per_sample(beta, "beta", geometry):
+        geometry = conditional_geometry(x.shape, axis)
     momentum, eps = check_settings(training, momentum, eps)
+    mask = None if where is None else as_mask(where, x.shape, axis)
     if training and geometry.values == 1 and x.size:
         raise ValueError(f"x: expected more than 1 value per channel when training, got {x.shape}")
+    if training and mask is not None and (mask[1] == 1).any():
+        raise ValueError("where: expected more than 1 value per channel when training, got 1")
     if not training and running_mean is None and running_var is None:
         raise ValueError("running_mean: expected an array because training=False, got None")
+    parameters = gamma, beta, running_mean, running_var
+    return normalize(
+        given, x, geometry, *parameters, mask, out, eps, training=training, momentum=momentum
+    )
 
+
+def normalize(
+    given,
+    x,
+    geometry,
+    gamma,
+    beta,
+    running_mean,
+    running_var,
+    mask,
+    out,
+    eps,
+    *,
+    training=True,
+    centered=True,
+    momentum=0.0,
+):
+    """Normalize in any geometry; return y and the Cache.
+
+    `given` is what `x` was converted from, `mask` what `as_mask` returns, or None. RMS norm is not
+    `centered`.
+    """
     y = np.empty(x.shape, x.dtype) if out is None else out
-    work = np.empty(geometry.work_shape)
-    settings = geometry.axes, training, momentum, eps, schedule(2 * x.nbytes)
+    work = np.empty(geometry.work_sizes[0])
+    where, count = mask or (None, geometry.values)
+    masks = where, None if where is None else count.astype(np.float64).reshape(-1)
     running = running_mean, running_var
+    settings = work, geometry.axes, training, centered, momentum, eps, schedule(2 * x.nbytes)
     # The kernel takes the usual arrays as they are; it refuses what is to be converted or is wrong.
-    taken = given is x and x.size and kernels.forward(x, y, gamma, beta, *running, work, *settings)
-    if not taken:
-        gamma = as_parameter(gamma, "gamma", geometry.channels)
-        beta = as_parameter(beta, "beta", geometry.channels)
-        check_running(*running, geometry.channels)
-        _check_forward_memory(given, x, y, gamma, beta, *running, training)
+    usual = given is x and x.size
+    if not usual or not kernels.forward(x, y, *masks, gamma, beta, *running, *settings):
+        gamma = as_parameter(gamma, "gamma", geometry.parameters)
+        beta = as_parameter(beta, "beta", geometry.parameters)
+        check_running(*running, geometry.statistics)
+        _check_forward_memory(given, x, y, where, gamma, beta, *running, training)
         plain = [as_plain(array) for array in running]
+        flat = [None if array is None else array.reshape(-1) for array in plain]
         if not x.size:
             work.fill(np.nan)
         else:
-            _insist(kernels.forward(x, np.asarray(y), gamma, beta, *plain, work, *settings))
+            y_ = np.asarray(y)
+            _insist(kernels.forward(x, y_, *masks, gamma, beta, *flat, *settings))
             if training and running_mean is not None:
                 running_mean[...], running_var[...] = plain
-    return y, Cache(None if out is given else x, training, geometry, work, gamma, beta)
+    kept = None if out is given else x
+    return y, Cache(kept, geometry, work, gamma, beta, training, centered, where, count)
+
+
+def statistics(x, axis, where):
+    """Return the Cache of `forward` without its y: the statistics of each channel."""
+    x = as_input(x, "x")
+    geometry = batch_geometry(x.shape, axis)
+    where, count = (None, geometry.values) if where is None else as_mask(where, x.shape, axis)
+    counts = None if where is None else count.astype(np.float64).reshape(-1)
+    work = np.full(geometry.work_sizes[0], np.nan)
+    if x.size:
+        settings = geometry.axes, True, True, 0.0, 1.0, schedule(x.nbytes)
+        _insist(kernels.forward(x, None, where, counts, *[None] * 4, work, *settings))
+    return Cache(x, geometry, work, None, None, True, True, where, count)
 
 
 def _insist(taken):
@@ -185,9 +256,9 @@ def _insist(taken):
         raise RuntimeError("cybn: a kernel refused arrays that were checked; please report this")
 
 
-def _check_forward_memory(given, x, y, gamma, beta, running_mean, running_var, training):
+def _check_forward_memory(given, x, y, where, gamma, beta, running_mean, running_var, training):
     source = given if isinstance(given, np.ndarray) else x
-    read = {"x": source, "gamma": gamma, "beta": beta}
+    read = {"x": source, "where": where, "gamma": gamma, "beta": beta}
     running = {"running_mean": running_mean, "running_var": running_var}
     check_out(y, x)
     check_written({"out": y}, read | running, may_be=None if training else source)
@@ -247,22 +318,27 @@ def backward(dy, cache, *, out=None):
     if x is None:
         raise ValueError("cache: expected one that holds x, got that of a call with out=x")
     dx = np.empty(x.shape, x.dtype) if out is None else out
-    channels = geometry.channels
-    dgamma = None if cache._gamma_dtype is None else np.empty(channels, cache._gamma_dtype)
-    dbeta = None if cache._beta_dtype is None else np.empty(channels, cache._beta_dtype)
-    results = dx, dgamma, dbeta, np.empty(geometry.work_shape), cache._work
-    settings = geometry.axes, cache.training, schedule(3 * x.nbytes)
-    if not x.size or not kernels.backward(dy, x, *results, *settings):
+    shape = geometry.parameters
+    flat = shape if len(shape) == 1 else math.prod(shape)
+    dgamma = None if cache._gamma_dtype is None else np.empty(flat, cache._gamma_dtype)
+    dbeta = None if cache._beta_dtype is None else np.empty(flat, cache._beta_dtype)
+    settings = (
+        *(cache._where, dgamma, dbeta, np.empty(geometry.work_sizes[1]), cache._work),
+        *(geometry.axes, cache.training, cache._centered, schedule(3 * x.nbytes)),
+    )
+    if not x.size or not kernels.backward(dy, x, dx, *settings):
         given, dy = dy, as_input(dy, "dy", x)
         source = given if isinstance(given, np.ndarray) else dy
         check_out(dx, x)
         check_written({"out": dx}, {"dy": source, "cache.x": x}, may_be=source)
         if x.size:
-            _insist(kernels.backward(dy, x, np.asarray(dx), *results[1:], *settings))
+            _insist(kernels.backward(dy, x, np.asarray(dx), *settings))
         else:
             for gradient in (dgamma, dbeta):
                 if gradient is not None:
                     gradient.fill(0)
+    if len(shape) != 1:
+        dgamma, dbeta = (None if each is None else each.reshape(shape) for each in (dgamma, dbeta))
     return Gradients(dx, dgamma, dbeta)
 
 
@@ -273,10 +349,15 @@ def check_settings(training, momentum, eps):
     momentum = _as_float(momentum, "momentum")
     if not 0 <= momentum <= 1:
         raise ValueError(f"momentum: expected a value from 0 to 1, got {momentum}")
+    return momentum, checked_eps(eps)
+
+
+def checked_eps(eps):
+    """Return eps as a float; raise unless it is one, and finite and > 0."""
     eps = _as_float(eps, "eps")
     if not 0 < eps < math.inf:
         raise ValueError(f"eps: expected a finite value > 0, got {eps}")
-    return momentum, eps
+    return eps
 
 
 def _as_float(value, name):

@@ -5,7 +5,7 @@ from operator import index
 
 import numpy as np
 
-from ._geometry import FLOAT32, FLOAT64, as_array, geometry_of
+from ._geometry import FLOAT32, FLOAT64, as_array, batch_geometry
 from ._moments import Moments
 from .functional import backward, check_settings, forward
 
@@ -146,7 +146,7 @@ class BatchNorm:
         numpy.ndarray
         """
         shape = x.shape if type(x) is np.ndarray else as_array(x, "x").shape
-        if geometry_of(shape, self.axis).channels != self.num_features:
+        if batch_geometry(shape, self.axis).parameters != (self.num_features,):
             raise ValueError(
                 f"x: expected {self.num_features} channels on axis {self.axis}, got shape {shape}"
             )

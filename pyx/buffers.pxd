@@ -1,5 +1,5 @@
-# Arrays as the kernels take them: plain ones, that is, NumPy arrays of native float32 or float64,
-# aligned and C-contiguous. Others are refused, for the caller to convert or to say what is wrong.
+# Arrays as the kernels take them: plain ones, that is, NumPy arrays of native float32 or float64 (a
+# mask: bool), aligned and C-contiguous. Others are refused, for the caller to convert or to say what is wrong.
 #
 # Plain buffers rather than typed views: they cost half as much, which is most of a small call,
 # take an array of any rank, and let one check serve the caller too.
@@ -7,10 +7,10 @@
 from cpython.buffer cimport (
     PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
 )
-from libc.string cimport memcmp, memset
+from libc.string cimport memcmp, memset, strchr
 
 cdef enum:
-    MOST_ARRAYS = 8
+    MOST_ARRAYS = 9
 
 # What one call has borrowed. An array that is None has a view of zeros.
 cdef struct Buffers:
@@ -20,7 +20,7 @@ cdef struct Buffers:
 
 
 cdef inline Py_buffer* borrow(
-    Buffers* buffers, object array, type ndarray, bint writable=False,
+    Buffers* buffers, object array, type ndarray, bint writable=False, const char* formats=b"fd",
 ) except NULL:
     """Borrow an array, or None; one that is not plain makes the buffers `refused`."""
     cdef Py_buffer* view = &buffers.views[buffers.count]
@@ -38,7 +38,8 @@ cdef inline Py_buffer* borrow(
     except (BufferError, ValueError):
         buffers.refused = True
         return view
-    if view.format[0] not in (c"f", c"d") or view.format[1] or <size_t>view.buf % view.itemsize:
+    if (strchr(formats, view.format[0]) == NULL or view.format[1]
+            or <size_t>view.buf % view.itemsize):
         buffers.refused = True
     return view
 

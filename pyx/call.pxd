@@ -1,7 +1,8 @@
 # One call of a kernel: its plan, its arrays, and the rows of `work`, where what belongs to a
-# channel is kept in float64.
+# cell is kept in float64.
 
-from plan cimport Plan
+from plan cimport Plan, first_channel, tile_sample
+from rows cimport Factor, Mask
 
 cdef enum:
     mean_row            # the map's coefficients: these four lie together
@@ -15,31 +16,42 @@ cdef enum:
     dgamma_row
     dbeta_row
     shift_row
+    count_row           # values of the statistic
     work_rows           # then two rows of partial sums a block
 
 cdef struct Call:
     Plan plan
     void (*solve)(const Call*, Py_ssize_t, Py_ssize_t) noexcept nogil
-    # What is summed, u and u * v, after the shifts; and what is mapped, x and dy, to out.
+    # What is summed, u and u * v, after their factors; and what is mapped, x and dy, to out.
     const void* u
     const void* v
     const void* x
     const void* dy
     void* out
-    const double* shift_u
-    const double* shift_v
+    Factor of_u, of_v
+    const double* gamma             # of the values of a cell: then they are not in the rows
+    const double* beta
+    Mask where                      # NULL: everywhere
+    Py_ssize_t where_outer, where_channel   # its strides
     double* work
     const double* forward_work      # backward: that of the forward call
-    double count                    # values of a channel
     double momentum, eps
-    bint sums, training, stream
+    bint sums, training, centered, stream
     Py_ssize_t cache_size
     int threads
 
 
 cdef inline double* row(const Call* call, Py_ssize_t index) noexcept nogil:
-    return call.work + index * call.plan.channels
+    return call.work + index * call.plan.cells
 
 
 cdef inline double* partial(const Call* call, Py_ssize_t block) noexcept nogil:
     return row(call, work_rows + 2 * block)
+
+
+cdef inline Mask mask_at(
+    const Call* call, Py_ssize_t tile, Py_ssize_t run, Py_ssize_t row,
+) noexcept nogil:
+    """The mask of a row on, where the rows of a tile lie side by side."""
+    return (call.where + (tile_sample(&call.plan, tile) * call.plan.outer + run) * call.where_outer
+            + first_channel(&call.plan, tile) * call.where_channel + row * call.plan.row_stride)

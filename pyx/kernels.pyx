@@ -1,16 +1,25 @@
-"""Batch normalization without the GIL: the entry points, compiled once for each CPU level.
+"""Normalization without the GIL: the entry points, compiled once for each CPU level.
 
 Design
 ------
-An array is (outer, channels, inner); `plan.pxd` cuts it into tiles, blocks and rows of lanes.
-A norm runs in two phases. The first sums over every channel, the second maps element by element
-(`passes.pxd`, on the loops of `rows.pxd`); between them four coefficients are made for every
-channel (`solve.pxd`):
+An array is (samples, outer, channels, inner); `plan.pxd` cuts it into tiles, blocks and rows of
+lanes. A norm runs in two phases. The first sums over every cell (a channel of a sample), the second
+maps element by element (`passes.pxd`, on the loops of `rows.pxd`); between them four coefficients
+are made for every cell (`solve.pxd`):
 
     forward    sums of x - K and (x - K)**2        y  = (x - mean) * slope + beta
-    backward   sums of dy and dy * (x - mean)      dx = (x - mean) * slope + (dy - center) * scale
+    backward   sums of dy and dy * (x - mean)      dx = (x - mean) * slope + (dy * scale - center)
 
 Both directions are one `run`, with other arrays in its `Call`, and either phase can be left out.
+A norm is a shape, and what gamma and beta are indexed by: the cell, or, if they are `inside`, the
+place of a value in its cell.
+
+                         samples  channels  group   inner     gamma
+    batch                1        C         1       H W       by channel
+    conditional batch    N        C         1       H W       by cell, statistics are `shared`
+    instance             N        C         1       H W       by channel
+    group                N        C         C / G   H W       by channel
+    layer, RMS           1        rows      1       features  inside
 
 Arrays have to be plain (`buffers.pxd`); an entry point that gets others returns False, and has
 changed nothing.
@@ -19,79 +28,83 @@ changed nothing.
 from numpy import ndarray
 
 from cython.parallel cimport parallel, prange
-from libc.string cimport memset
+from libc.string cimport memchr, memset
 
 from buffers cimport Buffers, alike, borrow, give_back, is_apart, is_vector
 from call cimport (
-    Call, center_row, dbeta_row, dgamma_row, invstd_row, mean_row, partial, row, running_mean_row,
+    Call, center_row, count_row, dbeta_row, dgamma_row, invstd_row, mean_row, row, running_mean_row,
     running_var_row, shift_row, slope_row, var_row, work_rows,
 )
 from passes cimport map_block, sum_block
-from plan cimport first_channel, make_plan, tile_channels
-from rows cimport real
-from solve cimport solve_backward, solve_forward
+from plan cimport Plan, Shape, make_plan, part_stop, part_tiles
+from rows cimport LANES, Factor, Mask, real
+from solve cimport add_up, repeat, solve_backward, solve_forward, solve_parameters
 
 MEAN, VAR, INVSTD, WORK_ROWS = mean_row, var_row, invstd_row, work_rows
 
 
-cdef void solve_tile(const Call* call, Py_ssize_t tile) noexcept nogil:
-    cdef Py_ssize_t start = first_channel(&call.plan, tile)
-    call.solve(call, start, start + tile_channels(&call.plan, tile))
+cdef void solve_part(const Call* call, Py_ssize_t part) noexcept nogil:
+    cdef Py_ssize_t start = part_stop(&call.plan, part - 1) if part else 0
+    call.solve(call, start, part_stop(&call.plan, part))
 
 
 cdef void sum_task(
     const Call* call, Py_ssize_t tile, Py_ssize_t block, const real* storage,
 ) noexcept nogil:
-    sum_block(&call.plan, tile, block, <const real*>call.u, <const real*>call.v,
-              call.shift_u, call.shift_v, partial(call, block))
+    sum_block(call, tile, block, storage)
 
 
 cdef void map_task(
     const Call* call, Py_ssize_t tile, Py_ssize_t block, const real* storage,
 ) noexcept nogil:
-    map_block(&call.plan, tile, block, <const real*>call.x, <const real*>call.dy, <real*>call.out,
-              row(call, mean_row), call.stream)
+    map_block(call, tile, block, storage)
 
 
-cdef void run_tile(const Call* call, Py_ssize_t tile, const real* storage) noexcept nogil:
-    """Both phases of one tile, while it is in the cache."""
-    cdef Py_ssize_t block
+cdef void run_part(const Call* call, Py_ssize_t part, const real* storage) noexcept nogil:
+    """Both phases of one part, while it is in the cache."""
+    cdef Py_ssize_t tiles = part_tiles(&call.plan)
+    cdef Py_ssize_t tile, block
     if call.sums:
-        for block in range(call.plan.blocks):
-            sum_task(call, tile, block, storage)
-    solve_tile(call, tile)
+        for tile in range(part * tiles, (part + 1) * tiles):
+            for block in range(call.plan.blocks):
+                sum_task(call, tile, block, storage)
+    solve_part(call, part)
     if call.out != NULL:
-        for block in range(call.plan.blocks):
-            map_task(call, tile, block, storage)
+        for tile in range(part * tiles, (part + 1) * tiles):
+            for block in range(call.plan.blocks):
+                map_task(call, tile, block, storage)
 
 
-cdef bint is_tile_by_tile(const Call* call, Py_ssize_t itemsize) noexcept nogil:
-    """Whether a thread keeps a tile to itself; else the blocks of all tiles are shared out."""
-    cdef double tile_bytes = call.count * call.plan.tile_channels * itemsize
-    return (call.plan.tiles >= 4 * call.threads
-            and tile_bytes * call.threads <= call.cache_size)
+cdef bint is_part_by_part(const Call* call, Py_ssize_t itemsize) noexcept nogil:
+    """Whether a thread keeps a part to itself; else the blocks of all tiles are shared out."""
+    cdef Py_ssize_t tiles = part_tiles(&call.plan)
+    cdef double tile_bytes = (<double>call.plan.outer * call.plan.inner
+                              * call.plan.tile_channels * itemsize)
+    return (call.plan.tiles // tiles >= 4 * call.threads
+            and tile_bytes * tiles * call.threads <= call.cache_size)
 
 
 cdef void run(const Call* call, const real* storage) noexcept nogil:
     """Sum, solve, map: in one parallel region, if in any. `storage` only brings its type."""
     cdef Py_ssize_t tiles = call.plan.tiles
+    cdef Py_ssize_t parts = tiles // part_tiles(&call.plan)
     cdef Py_ssize_t tasks = tiles * call.plan.blocks
     cdef Py_ssize_t task
-    cdef bint tile_by_tile = is_tile_by_tile(call, sizeof(real))
-    if call.threads == 1 and (tile_by_tile or call.plan.blocks == 1):
-        for task in range(tiles):
-            run_tile(call, task, storage)
+    cdef bint part_by_part = is_part_by_part(call, sizeof(real))
+    if call.threads == 1 and (part_by_part or call.plan.blocks == 1):
+        for task in range(parts):
+            run_part(call, task, storage)
         return
     with parallel(num_threads=call.threads):
-        if tile_by_tile:
-            for task in prange(tiles, schedule="static"):
-                run_tile(call, task, storage)
+        if part_by_part:
+            for task in prange(parts, schedule="static"):
+                run_part(call, task, storage)
         else:
             if call.sums:
                 for task in prange(tasks, schedule="static"):
                     sum_task(call, task % tiles, task // tiles, storage)
-            for task in prange(tiles, schedule="static"):
-                solve_tile(call, task)
+            for task in prange(parts, schedule="static"):
+                solve_part(call, task)
             if call.out != NULL:
                 # Backwards: what was summed last is still in the cache.
                 for task in prange(tasks, schedule="static"):
@@ -128,44 +141,147 @@ cdef inline const Storage* storage(const Py_buffer* array) noexcept nogil:
     return &STORAGE[array.itemsize == sizeof(double)]
 
 
-cdef int prepare(Call* call, Buffers* buffers, tuple axes, tuple schedule) except -1:
-    cdef Py_ssize_t outer, channels, inner
-    outer, channels, inner = axes
-    call.plan = make_plan(outer, channels, inner)
-    call.count = outer * inner
+cdef struct Norm:       # what the tuple `axes` says
+    Shape shape
+    Py_ssize_t parameters   # values of gamma
+    bint inside             # whether they belong to the places of a cell
+
+
+cdef Norm read_norm(tuple axes) except *:
+    cdef Norm norm
+    cdef Shape* s = &norm.shape
+    (s.samples, s.outer, s.channels, s.inner, s.group, s.shared, norm.parameters,
+     norm.inside) = axes
+    s.foldable = True
+    return norm
+
+
+cdef Shape rows_of(const Plan* p) noexcept nogil:
+    """Cells as rows, whose columns are summed."""
+    return Shape(1, p.cells, p.inner, 1, 1, False, False)
+
+
+cdef Py_ssize_t work_of(const Plan* p) noexcept nogil:
+    return (work_rows + 2 * p.blocks) * p.cells
+
+
+cdef Py_ssize_t forward_size(const Plan* p, bint inside) noexcept nogil:
+    return work_of(p) + (2 * p.inner if inside else 0)
+
+
+cdef Py_ssize_t backward_size(const Plan* p, bint inside) noexcept nogil:
+    cdef Shape rows = rows_of(p)
+    cdef Plan columns = make_plan(&rows)
+    return work_of(p) + (work_of(&columns) if inside else 0)
+
+
+def work_sizes(tuple axes):
+    """Values that the work arrays of forward and of backward have to hold."""
+    cdef Norm norm = read_norm(axes)
+    cdef Plan plan = make_plan(&norm.shape)
+    return forward_size(&plan, norm.inside), backward_size(&plan, norm.inside)
+
+
+cdef Norm prepare(
+    Call* call, Buffers* buffers, tuple axes, bint training, bint centered, tuple schedule,
+) except *:
+    cdef Norm norm = read_norm(axes)
+    call.plan = make_plan(&norm.shape)
     call.stream, call.cache_size, call.threads = schedule
+    call.training, call.centered = training, centered
+    call.gamma = call.beta = NULL
     buffers.count, buffers.refused = 0, False
-    return 0
+    return norm
 
 
-cdef bint fits(const Call* call, const Py_buffer* x, const Py_buffer* work) noexcept nogil:
-    """Whether x, and the work that is to be written, have the sizes that the plan goes by."""
-    cdef Py_ssize_t work_size = (work_rows + 2 * call.plan.blocks) * call.plan.channels
-    return (x.len == <Py_ssize_t>call.count * call.plan.channels * x.itemsize
-            and work.len == work_size * <Py_ssize_t>sizeof(double))
+cdef bint fits(
+    const Call* call, const Py_buffer* x, const Py_buffer* where, const Py_buffer* work,
+    Py_ssize_t work_size,
+) noexcept nogil:
+    """Whether x, where, and work have the sizes that the plan goes by."""
+    cdef Py_ssize_t size = call.plan.size
+    return (x.len == size * x.itemsize and work.len == work_size * <Py_ssize_t>sizeof(double)
+            and (where.buf == NULL or where.len in (size, size // call.plan.channels)))
+
+
+cdef void set_mask(Call* call, const Py_buffer* where) noexcept nogil:
+    """A mask is (samples, outer, channels or 1, inner)."""
+    cdef bint of_channels = where.len == call.plan.size
+    call.where = <Mask>where.buf
+    call.where_channel = call.plan.inner if of_channels else 0
+    call.where_outer = call.plan.inner * (call.plan.channels if of_channels else 1)
 
 
 cdef void fill(
-    const Call* call, Py_ssize_t index, const Py_buffer* view, double default,
+    const Py_buffer* view, double default, Py_ssize_t count, double* values,
 ) noexcept nogil:
-    """Fill a row of work from a parameter, or with its default."""
-    cdef Py_ssize_t c
+    """Fill values from an array, repeated, or with its default."""
+    cdef Py_ssize_t i
+    cdef Py_ssize_t given = 1
     if view.buf != NULL:
-        storage(view).load(view.buf, 1, call.plan.channels, row(call, index))
+        given = view.shape[0]
+        storage(view).load(view.buf, 1, given, values)
     else:
-        for c in range(call.plan.channels):
-            row(call, index)[c] = default
+        values[0] = default
+    repeat(values, count, given)
 
 
-cdef void give(const Call* call, Py_ssize_t index, const Py_buffer* view) noexcept nogil:
-    """Store a row of work into a parameter, if there is one."""
+cdef void set_parameters(
+    Call* call, bint inside, const Py_buffer* gamma, const Py_buffer* beta,
+) noexcept nogil:
+    cdef Py_buffer none
+    memset(&none, 0, sizeof(none))
+    if inside:
+        call.gamma = call.work + work_of(&call.plan)
+        call.beta = call.gamma + call.plan.inner
+        fill(gamma, 1, call.plan.inner, <double*>call.gamma)
+        fill(beta, 0, call.plan.inner, <double*>call.beta)
+        gamma = beta = &none
+    fill(gamma, 1, call.plan.cells, row(call, slope_row))
+    fill(beta, 0, call.plan.cells, row(call, center_row))
+
+
+cdef void give(const double* values, const Py_buffer* view) noexcept nogil:
+    """Store values into an array, if there is one."""
     if view.buf != NULL:
-        storage(view).store(row(call, index), call.plan.channels, view.buf)
+        storage(view).store(values, view.shape[0], view.buf)
 
 
-def count_blocks(Py_ssize_t outer, Py_ssize_t channels, Py_ssize_t inner):
-    """Blocks of partial sums that an array of this shape needs."""
-    return make_plan(outer, channels, inner).blocks
+cdef Py_ssize_t first_selected(const Call* call, Py_ssize_t channel) noexcept nogil:
+    """Where in x the first value of a channel lies that the mask selects, or -1."""
+    cdef const Plan* p = &call.plan
+    cdef Mask start
+    cdef Mask found
+    cdef Py_ssize_t o
+    for o in range(p.samples * p.outer):
+        start = call.where + o * call.where_outer + channel * call.where_channel
+        found = <Mask>memchr(start, 1, p.inner)
+        if found != NULL:
+            return (o * p.channels + channel) * p.inner + (found - start)
+    return -1
+
+
+cdef void load_shift(const Call* call, const Py_buffer* x) noexcept nogil:
+    """K of every cell: a value of its statistic, the same for all its cells."""
+    cdef const Plan* p = &call.plan
+    cdef const char* values = <const char*>x.buf
+    cdef double* shift = row(call, shift_row)
+    cdef Py_ssize_t i, place
+    memset(shift, 0, p.cells * sizeof(double))
+    if call.where != NULL:
+        for i in range(p.channels):
+            place = first_selected(call, i)
+            if place >= 0:
+                storage(x).load(values + place * x.itemsize, 0, 1, shift + i)
+    elif call.centered:
+        for i in range(1 if p.shared else p.samples):
+            storage(x).load(values + i * p.outer * p.channels * p.inner * x.itemsize, p.inner,
+                            p.channels, shift + i * p.channels)
+    if p.group > 1:
+        for i in range(p.cells):
+            shift[i] = shift[i - i % p.group]
+    if p.shared:
+        repeat(shift, p.cells, p.channels)
 
 
 def is_plain(array):
@@ -180,30 +296,35 @@ def is_plain(array):
 
 
 def forward(
-    x, y, gamma, beta, running_mean, running_var, work,
-    tuple axes, bint training, double momentum, double eps, tuple schedule,
+    x, y, where, counts, gamma, beta, running_mean, running_var, work, tuple axes,
+    bint training, bint centered, double momentum, double eps, tuple schedule,
 ):
-    """The statistics of x, if training, and if y is not None, y. False: arrays refused."""
+    """The statistics of x, if training, and if y is not None, y. False: arrays refused.
+
+    `where` is a mask or None, `counts` are then the values of each channel that it selects.
+    """
     cdef Call call
     cdef Buffers buffers
-    cdef int i
-    prepare(&call, &buffers, axes, schedule)
+    cdef Norm norm = prepare(&call, &buffers, axes, training, centered, schedule)
+    cdef Plan* plan = &call.plan
+    cdef Py_ssize_t work_size = forward_size(plan, norm.inside)
     try:
         x_ = borrow(&buffers, x, ndarray)
         y_ = borrow(&buffers, y, ndarray, True)
+        where_ = borrow(&buffers, where, ndarray, False, b"?")
+        counts_ = borrow(&buffers, counts, ndarray)
         gamma_ = borrow(&buffers, gamma, ndarray)
         beta_ = borrow(&buffers, beta, ndarray)
         mean_ = borrow(&buffers, running_mean, ndarray, training)
         var_ = borrow(&buffers, running_var, ndarray, training)
         work_ = borrow(&buffers, work, ndarray, True)
-        if buffers.refused or not fits(&call, x_, work_) or (y_.buf != NULL and not alike(x_, y_)):
-            return False
-        if (mean_.buf == NULL) != (var_.buf == NULL):
-            return False
-        for i in range(2, 6):
-            if not is_vector(&buffers.views[i], call.plan.channels):
-                return False
-        if not is_apart(&buffers, y_, NULL if training else x_):
+        if (buffers.refused or not fits(&call, x_, where_, work_, work_size)
+                or (y_.buf != NULL and not alike(x_, y_))
+                or (mean_.buf == NULL) != (var_.buf == NULL)
+                or not is_vector(counts_, plan.channels)
+                or not is_vector(gamma_, norm.parameters) or not is_vector(beta_, norm.parameters)
+                or not is_vector(mean_, plan.channels) or not is_vector(var_, plan.channels)
+                or not is_apart(&buffers, y_, NULL if training else x_)):
             return False
         if training and not (is_apart(&buffers, mean_, NULL) and is_apart(&buffers, var_, NULL)):
             return False
@@ -212,44 +333,75 @@ def forward(
         call.out = y_.buf
         call.work = <double*>work_.buf
         call.solve = solve_forward
-        call.sums = call.training = training
+        call.sums = training
         call.momentum, call.eps = momentum, eps
+        call.of_u = call.of_v = Factor(row(&call, shift_row), NULL, 0, 1)
         with nogil:
-            fill(&call, slope_row, gamma_, 1)
-            fill(&call, center_row, beta_, 0)
-            fill(&call, running_mean_row if training else mean_row, mean_, 0)
-            fill(&call, running_var_row if training else var_row, var_, 1)
+            set_mask(&call, where_)
+            set_parameters(&call, norm.inside, gamma_, beta_)
+            fill(mean_, 0, plan.cells, row(&call, running_mean_row if training else mean_row))
+            fill(var_, 1, plan.cells, row(&call, running_var_row if training else var_row))
+            fill(counts_, <double>plan.outer * plan.inner * plan.group
+                 * (plan.samples if plan.shared else 1), plan.cells, row(&call, count_row))
             if training:
-                storage(x_).load(call.x, call.plan.inner, call.plan.channels, row(&call, shift_row))
-            call.shift_u = call.shift_v = row(&call, shift_row)
+                load_shift(&call, x_)
             storage(x_).run(&call, NULL)
             if training:
-                give(&call, running_mean_row, mean_)
-                give(&call, running_var_row, var_)
+                give(row(&call, running_mean_row), mean_)
+                give(row(&call, running_var_row), var_)
         return True
     finally:
         give_back(&buffers)
 
 
+cdef Call of_columns(const Call* call) noexcept nogil:
+    """The call that sums dgamma and dbeta if they are inside: over the cells, place by place."""
+    cdef Call columns = call[0]
+    cdef Shape rows = rows_of(&call.plan)
+    cdef const double* forward_row = call.forward_work
+    cdef Py_ssize_t cells = call.plan.cells
+    columns.plan = make_plan(&rows)
+    columns.work = call.work + work_of(&call.plan)
+    columns.of_u = Factor(NULL, NULL, 0, 1)
+    columns.of_v = Factor(forward_row + mean_row * cells, forward_row + invstd_row * cells, 1, 0)
+    columns.solve = solve_parameters
+    columns.out = NULL
+    return columns
+
+
+cdef void give_gradients(
+    const Call* call, Py_ssize_t parameters, const Py_buffer* dgamma, const Py_buffer* dbeta,
+) noexcept nogil:
+    add_up(row(call, dgamma_row), call.plan.cells, parameters)
+    add_up(row(call, dbeta_row), call.plan.cells, parameters)
+    give(row(call, dgamma_row), dgamma)
+    give(row(call, dbeta_row), dbeta)
+
+
 def backward(
-    dy, x, dx, dgamma, dbeta, work, forward_work, tuple axes, bint training, tuple schedule,
+    dy, x, dx, where, dgamma, dbeta, work, forward_work, tuple axes,
+    bint training, bint centered, tuple schedule,
 ):
     """dx, dgamma and dbeta (if not None), from the work of forward. False: arrays refused."""
-    cdef Call call
+    cdef Call call, columns
     cdef Buffers buffers
-    prepare(&call, &buffers, axes, schedule)
+    cdef Norm norm = prepare(&call, &buffers, axes, training, centered, schedule)
+    cdef Plan* plan = &call.plan
+    cdef Py_ssize_t work_size = backward_size(plan, norm.inside)
+    cdef Py_ssize_t forward_bytes = forward_size(plan, norm.inside) * sizeof(double)
     try:
         dy_ = borrow(&buffers, dy, ndarray)
         x_ = borrow(&buffers, x, ndarray)
         dx_ = borrow(&buffers, dx, ndarray, True)
+        where_ = borrow(&buffers, where, ndarray, False, b"?")
         dgamma_ = borrow(&buffers, dgamma, ndarray, True)
         dbeta_ = borrow(&buffers, dbeta, ndarray, True)
         work_ = borrow(&buffers, work, ndarray, True)
         forward_ = borrow(&buffers, forward_work, ndarray)
-        if (buffers.refused or not fits(&call, x_, work_) or work_.len != forward_.len
-                or not alike(x_, dy_) or not alike(x_, dx_)
-                or not is_vector(dgamma_, call.plan.channels)
-                or not is_vector(dbeta_, call.plan.channels) or not is_apart(&buffers, dx_, dy_)):
+        if (buffers.refused or not fits(&call, x_, where_, work_, work_size)
+                or forward_.len != forward_bytes or not alike(x_, dy_) or not alike(x_, dx_)
+                or not is_vector(dgamma_, norm.parameters)
+                or not is_vector(dbeta_, norm.parameters) or not is_apart(&buffers, dx_, dy_)):
             return False
         call.u = dy_.buf
         call.v = x_.buf
@@ -259,15 +411,21 @@ def backward(
         call.work = <double*>work_.buf
         call.forward_work = <double*>forward_.buf
         call.solve = solve_backward
-        call.training = training
         call.sums = training or dgamma is not None or dbeta is not None
-        call.shift_u = row(&call, shift_row)
-        call.shift_v = call.forward_work + mean_row * call.plan.channels
+        if norm.inside:
+            call.gamma = call.forward_work + work_of(plan)
+            call.beta = call.gamma + plan.inner
+        call.of_u = Factor(NULL, call.gamma, LANES if plan.along else 0, 1)
+        call.of_v = Factor(call.forward_work + mean_row * plan.cells, NULL, 0, 1)
         with nogil:
-            memset(row(&call, shift_row), 0, call.plan.channels * sizeof(double))
+            set_mask(&call, where_)
+            if norm.inside:     # first, as dx may take the place of dy
+                columns = of_columns(&call)
+                storage(x_).run(&columns, NULL)
+                give_gradients(&columns, norm.parameters, dgamma_, dbeta_)
             storage(x_).run(&call, NULL)
-            give(&call, dgamma_row, dgamma_)
-            give(&call, dbeta_row, dbeta_)
+            if call.sums and not norm.inside:
+                give_gradients(&call, norm.parameters, dgamma_, dbeta_)
         return True
     finally:
         give_back(&buffers)

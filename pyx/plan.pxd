@@ -1,12 +1,17 @@
-# How an array (outer, channels, inner) is cut into tiles, blocks and rows of lanes.
+# How an array (samples, outer, channels, inner) is cut into tiles, blocks and rows of lanes.
 #
-# A tile is one channel or several neighbouring ones. Its data are `runs` runs, each of `rows` rows
-# of `width` lanes and a shorter `tail`; lane j of a row always belongs to the same channel:
+# A cell is a channel of a sample: what has coefficients of its own. `group` neighbouring cells have
+# one statistic, and where statistics are `shared`, all the samples' cells of a channel have.
 #
-#   along    inner is long: a tile is one channel, its rows are LANES pieces of its own values.
+# A tile is one cell or several neighbouring ones. Its data are `runs` runs, each of `rows` rows
+# of `width` lanes and a shorter `tail`; lane j of a row always belongs to the same cell:
+#
+#   along    inner is long: a tile is one cell, its rows are LANES pieces of its own values.
 #   across   inner is short (or 1): a row is the stretch of neighbouring channels, the next row lies
 #            one outer step further. A matrix too narrow for that is folded: `fold` of its rows
 #            make one row of lanes.
+#
+# A section is the tiles of whole groups, one tile if it can hold them.
 #
 # A run is cut into pieces, runs x pieces are the units, and a block is a number of units. Sums are
 # kept per block and added in the order of blocks: all that decides the order of summation is made
@@ -23,10 +28,18 @@ cdef enum:
     BLOCKS = 64             # of one tile, at the most
     NEAR = 1024             # values ahead, where the next ones lie behind
 
+cdef struct Shape:
+    Py_ssize_t samples, outer, channels, inner
+    Py_ssize_t group
+    bint shared, foldable
+
 cdef struct Plan:
-    Py_ssize_t channels, inner, size
+    Py_ssize_t samples, outer, channels, inner, group
+    bint shared, along
+    Py_ssize_t cells, size
+    Py_ssize_t sections, section_channels, section_tiles
     Py_ssize_t tile_channels, tiles
-    Py_ssize_t span                 # lanes of one channel
+    Py_ssize_t span                 # lanes of one cell
     Py_ssize_t fold
     Py_ssize_t runs, run_stride
     Py_ssize_t rows, row_stride, tail
@@ -40,25 +53,33 @@ cdef inline Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
     return (a + b - 1) // b
 
 
-cdef inline void plan_along(Plan* p, Py_ssize_t outer) noexcept nogil:
+cdef inline void plan_along(Plan* p) noexcept nogil:
     p.tile_channels, p.span, p.fold = 1, LANES, 1
-    p.runs, p.run_stride = outer, p.channels * p.inner
+    p.section_channels = p.section_tiles = p.group
+    p.runs, p.run_stride = p.outer, p.channels * p.inner
     p.rows, p.row_stride, p.tail = p.inner // LANES, LANES, p.inner % LANES
     p.piece_rows = ALONG_ROWS
-    p.sum_ahead = p.run_stride if outer > 1 and p.rows <= ALONG_ROWS else NEAR
+    p.sum_ahead = p.run_stride if p.outer > 1 and p.rows <= ALONG_ROWS else NEAR
     p.map_ahead = NEAR
 
 
-cdef inline void plan_across(Plan* p, Py_ssize_t outer) noexcept nogil:
+cdef inline void plan_across(Plan* p, bint foldable) noexcept nogil:
     cdef Py_ssize_t matrix_width = p.channels * p.inner
+    cdef Py_ssize_t most = min(p.channels, WIDTH // p.inner)
     cdef Py_ssize_t whole_strips = LANES
     while whole_strips > 1 and matrix_width % (2 * LANES // whole_strips) == 0:
         whole_strips //= 2
-    p.fold = max(1, min(whole_strips, WIDTH // matrix_width, outer))
-    p.tile_channels, p.span = min(p.channels, WIDTH // p.inner), p.inner
+    p.fold = max(1, min(whole_strips, WIDTH // matrix_width, p.outer)) if foldable else 1
+    if p.group <= most:
+        p.section_channels = p.tile_channels = most // p.group * p.group
+    else:
+        p.section_channels = p.group
+        p.tile_channels = ceil_div(p.group, ceil_div(p.group, most))
+    p.section_tiles = ceil_div(p.section_channels, p.tile_channels)
+    p.span = p.inner
     p.runs, p.run_stride = 1, 0
-    p.rows, p.row_stride = outer // p.fold, p.fold * matrix_width
-    p.tail = outer % p.fold * matrix_width
+    p.rows, p.row_stride = p.outer // p.fold, p.fold * matrix_width
+    p.tail = p.outer % p.fold * matrix_width
     p.piece_rows = ACROSS_ROWS
     if p.rows > ACROSS_ROWS:
         p.sum_ahead = ACROSS_ROWS * p.row_stride
@@ -67,15 +88,21 @@ cdef inline void plan_across(Plan* p, Py_ssize_t outer) noexcept nogil:
     p.map_ahead = ceil_div(NEAR, p.row_stride) * p.row_stride
 
 
-cdef inline Plan make_plan(Py_ssize_t outer, Py_ssize_t channels, Py_ssize_t inner) noexcept nogil:
+cdef inline Plan make_plan(const Shape* s) noexcept nogil:
     cdef Plan p
-    p.channels, p.inner = channels, inner
-    if inner >= LONG:
-        plan_along(&p, outer)
+    p.samples, p.outer, p.channels, p.inner = s.samples, s.outer, s.channels, s.inner
+    p.group, p.shared = s.group, s.shared
+    if p.outer == 1 and not p.shared:       # then samples are so many more channels
+        p.samples, p.channels = 1, p.samples * p.channels
+    p.along = p.inner >= LONG
+    if p.along:
+        plan_along(&p)
     else:
-        plan_across(&p, outer)
-    p.size = outer * channels * inner
-    p.tiles = ceil_div(channels, p.tile_channels)
+        plan_across(&p, s.foldable)
+    p.cells = p.samples * p.channels
+    p.size = p.cells * p.outer * p.inner
+    p.sections = ceil_div(p.channels, p.section_channels)
+    p.tiles = p.samples * p.sections * p.section_tiles
     p.pieces = max(1, ceil_div(p.rows, p.piece_rows))
     p.units = p.runs * p.pieces
     cdef Py_ssize_t unit_values = min(p.piece_rows, p.rows) * p.fold * p.tile_channels * p.span
@@ -84,26 +111,50 @@ cdef inline Plan make_plan(Py_ssize_t outer, Py_ssize_t channels, Py_ssize_t inn
     return p
 
 
+cdef inline Py_ssize_t tile_sample(const Plan* p, Py_ssize_t tile) noexcept nogil:
+    return tile // (p.sections * p.section_tiles)
+
+
 cdef inline Py_ssize_t first_channel(const Plan* p, Py_ssize_t tile) noexcept nogil:
-    return tile * p.tile_channels
+    """Of a tile, within its sample."""
+    return (tile // p.section_tiles % p.sections * p.section_channels
+            + tile % p.section_tiles * p.tile_channels)
+
+
+cdef inline Py_ssize_t first_cell(const Plan* p, Py_ssize_t tile) noexcept nogil:
+    return tile_sample(p, tile) * p.channels + first_channel(p, tile)
 
 
 cdef inline Py_ssize_t tile_channels(const Plan* p, Py_ssize_t tile) noexcept nogil:
-    return min(p.tile_channels, p.channels - first_channel(p, tile))
+    cdef Py_ssize_t section = tile // p.section_tiles % p.sections
+    cdef Py_ssize_t stop = min(p.channels, (section + 1) * p.section_channels)
+    return min(p.tile_channels, stop - first_channel(p, tile))
 
 
 cdef inline Py_ssize_t tile_width(const Plan* p, Py_ssize_t tile) noexcept nogil:
     return p.fold * tile_channels(p, tile) * p.span
 
 
+# A part is what can be solved by itself: a section, or where samples share statistics, everything.
+
+cdef inline Py_ssize_t part_tiles(const Plan* p) noexcept nogil:
+    return p.tiles if p.shared and p.samples > 1 else p.section_tiles
+
+
+cdef inline Py_ssize_t part_stop(const Plan* p, Py_ssize_t part) noexcept nogil:
+    """The cell after the last one of a part."""
+    cdef Py_ssize_t last = (part + 1) * part_tiles(p) - 1
+    return first_cell(p, last) + tile_channels(p, last)
+
+
 cdef inline const double* spread(
     const Plan* p, Py_ssize_t tile, const double* values, double* lanes,
 ) noexcept nogil:
-    """Give every lane of a tile the value of its channel."""
+    """Give every lane of a tile the value of its cell."""
     cdef Py_ssize_t channels = tile_channels(p, tile)
     cdef Py_ssize_t _, c, j
     cdef double* lane = lanes
-    values += first_channel(p, tile)
+    values += first_cell(p, tile)
     if p.fold * p.span == 1:
         return values
     for _ in range(p.fold):
@@ -114,16 +165,27 @@ cdef inline const double* spread(
     return lanes
 
 
+cdef inline const double* weigh(
+    const Plan* p, Py_ssize_t tile, const double* lanes, const double* weights, double* to,
+) noexcept nogil:
+    """Multiply the lanes of every cell of a tile (NULL: 1) by the weights of its values."""
+    cdef Py_ssize_t c, j
+    for c in range(tile_channels(p, tile)):
+        for j in range(p.span):
+            to[c * p.span + j] = weights[j] if lanes == NULL else lanes[c * p.span + j] * weights[j]
+    return to
+
+
 cdef inline void gather(
     const Plan* p, Py_ssize_t tile, double* lanes, double* values,
 ) noexcept nogil:
-    """Sum the lanes of every channel of a tile."""
+    """Sum the lanes of every cell of a tile."""
     cdef Py_ssize_t channels = tile_channels(p, tile)
     cdef Py_ssize_t c
     halve(lanes, p.fold, channels * p.span)
     if p.span > 1:
         for c in range(channels):
             halve(lanes + c * p.span, p.span, 1)
-    values += first_channel(p, tile)
+    values += first_cell(p, tile)
     for c in range(channels):
         values[c] = lanes[c * p.span]

@@ -1,6 +1,9 @@
 # Leaf arithmetic on rows of lanes. Every loop below runs over neighbouring elements, without a
-# branch, so that the compiler turns it into vector code at each level. All arithmetic is float64;
-# a result is rounded once, when it is stored as `real`.
+# branch that depends on them, so that the compiler turns it into vector code at each level. All
+# arithmetic is float64; a result is rounded once, when it is stored as `real`.
+#
+# A NULL stands for a shift of 0, a weight of 1, or no mask. Callers write it out, and the inlined
+# loop has nothing of it.
 
 cdef extern from "cache.h" nogil:
     void prefetch(const void* address, size_t size) noexcept
@@ -13,12 +16,36 @@ ctypedef fused real:
 cdef enum:
     LANES = 32
 
+ctypedef const unsigned char* Mask      # 0 where a value is left out
+
+cdef struct Factor:                     # of what is summed: (value - shift) * weight
+    const double* shift
+    const double* weight
+    Py_ssize_t row_step, lane_step      # to the next row's and the next lane's
+
+
+cdef inline double term(double value, Factor of, Py_ssize_t lane) noexcept nogil:
+    if of.shift != NULL:
+        value -= of.shift[lane * of.lane_step]
+    if of.weight != NULL:
+        value *= of.weight[lane * of.lane_step]
+    return value
+
+
+cdef inline Factor moved(Factor of, Py_ssize_t by) noexcept nogil:
+    if of.shift != NULL:
+        of.shift += by
+    if of.weight != NULL:
+        of.weight += by
+    return of
+
 
 cdef inline void sum_strip(
     const real* u, const real* v, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t width,
-    Py_ssize_t ahead, const double* shift_u, const double* shift_v, double* sum_u, double* sum_uv,
+    Py_ssize_t ahead, Factor of_u, Factor of_v, Mask mask, Py_ssize_t mask_stride,
+    double* sum_u, double* sum_uv,
 ) noexcept nogil:
-    """Add a = u - shift_u to sum_u, and a * (v - shift_v) to sum_uv, lane by lane, row after row.
+    """Add the terms of u to sum_u, and their products with those of v to sum_uv, row after row.
 
     `ahead` is the distance to what is read next: hardware does not guess strided strips.
     """
@@ -34,35 +61,65 @@ cdef inline void sum_strip(
         if u != v:
             prefetch(v + ahead, LANES * sizeof(real))
         for j in range(width):
-            d = u[j] - shift_u[j]
-            a[j] += d
-            ab[j] += d * (v[j] - shift_v[j])
+            d = term(u[j], of_u, j)
+            a[j] += d if mask == NULL or mask[j] else 0
+            ab[j] += d * term(v[j], of_v, j) if mask == NULL or mask[j] else 0
         u += stride
         v += stride
+        of_u = moved(of_u, of_u.row_step)
+        of_v = moved(of_v, of_v.row_step)
+        if mask != NULL:
+            mask += mask_stride
     for j in range(width):
         sum_u[j] = a[j]
         sum_uv[j] = ab[j]
 
 
+cdef struct Coefficients:               # of the map
+    const double* mean                  # these have a value per lane, or one for all
+    const double* slope
+    const double* center
+    const double* scale
+    Py_ssize_t step                     # 1 or 0 accordingly
+    const double* gamma                 # these have a value per lane
+    const double* beta
+
+
+cdef inline Coefficients advanced(Coefficients k, Py_ssize_t lanes) noexcept nogil:
+    k.mean += lanes * k.step
+    k.slope += lanes * k.step
+    k.center += lanes * k.step
+    k.scale += lanes * k.step
+    if k.gamma != NULL:
+        k.gamma += lanes
+        k.beta += lanes
+    return k
+
+
 cdef inline void normalize(
-    const real* x, real* out, Py_ssize_t length, const double* mean, const double* slope,
-    const double* offset, Py_ssize_t step,
+    const real* x, real* out, Py_ssize_t length, Coefficients k, Mask mask,
 ) noexcept nogil:
-    """out = (x - mean) * slope + offset; step 1: a coefficient per lane, step 0: one for all."""
-    cdef Py_ssize_t j
+    """out = (x - mean) * (slope * gamma) + center, or + beta."""
+    cdef Py_ssize_t j, i
+    cdef double slope, center
     for j in range(length):
-        out[j] = <real>((x[j] - mean[j * step]) * slope[j * step] + offset[j * step])
+        i = j * k.step
+        slope = k.slope[i] if k.gamma == NULL else k.slope[i] * k.gamma[j]
+        center = k.center[i] if k.gamma == NULL else k.beta[j]
+        out[j] = <real>((x[j] - k.mean[i]) * slope + center if mask == NULL or mask[j] else 0)
 
 
 cdef inline void differentiate(
-    const real* x, const real* dy, real* out, Py_ssize_t length, const double* mean,
-    const double* slope, const double* center, const double* scale, Py_ssize_t step,
+    const real* x, const real* dy, real* out, Py_ssize_t length, Coefficients k, Mask mask,
 ) noexcept nogil:
-    """out = (x - mean) * slope + (dy - center) * scale."""
-    cdef Py_ssize_t j
+    """out = (x - mean) * slope + (dy * (scale * gamma) - center)."""
+    cdef Py_ssize_t j, i
+    cdef double scale
     for j in range(length):
-        out[j] = <real>((x[j] - mean[j * step]) * slope[j * step]
-                        + (dy[j] - center[j * step]) * scale[j * step])
+        i = j * k.step
+        scale = k.scale[i] if k.gamma == NULL else k.scale[i] * k.gamma[j]
+        out[j] = <real>((x[j] - k.mean[i]) * k.slope[i] + (dy[j] * scale - k.center[i])
+                        if mask == NULL or mask[j] else 0)
 
 
 cdef inline void halve(double* lanes, Py_ssize_t groups, Py_ssize_t width) noexcept nogil:

@@ -1,16 +1,31 @@
-# Between the two phases: from the sums of a channel to the coefficients of its map.
+# Between the two phases: from the sums of a cell to the coefficients of its map.
 
 from libc.math cimport sqrt
 
 from call cimport (
-    Call, center_row, dbeta_row, dgamma_row, invstd_row, mean_row, partial, row, running_mean_row,
-    running_var_row, scale_row, shift_row, slope_row, var_row,
+    Call, center_row, count_row, dbeta_row, dgamma_row, invstd_row, mean_row, partial, row,
+    running_mean_row, running_var_row, scale_row, shift_row, slope_row, var_row,
 )
+from plan cimport Plan
+
+
+cdef inline void add_up(double* values, Py_ssize_t count, Py_ssize_t kept) noexcept nogil:
+    """Add to each of the first values those that follow at multiples of their number."""
+    cdef Py_ssize_t i
+    for i in range(kept, count):
+        values[i % kept] += values[i]
+
+
+cdef inline void repeat(double* values, Py_ssize_t count, Py_ssize_t kept) noexcept nogil:
+    """Give all values those of the first, again and again."""
+    cdef Py_ssize_t i
+    for i in range(kept, count):
+        values[i] = values[i - kept]
 
 
 cdef inline void add_blocks(const Call* call, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
-    """Add the partial sums of channels start to stop to those of block 0, in block order."""
-    cdef Py_ssize_t channels = call.plan.channels
+    """Add the partial sums of cells start to stop to those of block 0, in block order."""
+    cdef Py_ssize_t cells = call.plan.cells
     cdef double* first = partial(call, 0)
     cdef const double* other
     cdef Py_ssize_t block, c
@@ -18,21 +33,41 @@ cdef inline void add_blocks(const Call* call, Py_ssize_t start, Py_ssize_t stop)
         other = partial(call, block)
         for c in range(start, stop):
             first[c] += other[c]
-        for c in range(channels + start, channels + stop):
+        for c in range(cells + start, cells + stop):
             first[c] += other[c]
 
 
+cdef inline void pool(
+    const Plan* p, double* values, Py_ssize_t start, Py_ssize_t stop,
+) noexcept nogil:
+    """Give every cell the sum over those that have one statistic with it."""
+    cdef Py_ssize_t c, i
+    cdef double total
+    if p.shared:
+        add_up(values, p.cells, p.channels)
+        repeat(values, p.cells, p.channels)
+    if p.group > 1:
+        for c in range(start // p.group, stop // p.group):
+            total = 0
+            for i in range(c * p.group, (c + 1) * p.group):
+                total += values[i]
+            for i in range(c * p.group, (c + 1) * p.group):
+                values[i] = total
+
+
 cdef inline void average(
-    const Call* call, Py_ssize_t index, const double* batch, double factor,
+    const Call* call, Py_ssize_t index, const double* batch, bint unbiased,
     Py_ssize_t start, Py_ssize_t stop,
 ) noexcept nogil:
-    """running = (1 - momentum) * running + momentum * (batch * factor)."""
+    """running = (1 - momentum) * running + momentum * batch, where there are two values or more."""
     cdef double* running = row(call, index)
-    cdef double momentum = call.momentum
-    cdef double rest = 1 - momentum
+    cdef const double* count = row(call, count_row)
+    cdef double momentum, factor
     cdef Py_ssize_t c
     for c in range(start, stop):
-        running[c] = rest * running[c] + momentum * (batch[c] * factor)
+        momentum = call.momentum if count[c] > 1 else 0
+        factor = count[c] / (count[c] - 1) if unbiased and count[c] > 1 else 1
+        running[c] = (1 - momentum) * running[c] + momentum * (batch[c] * factor)
 
 
 cdef inline void solve_forward(
@@ -44,51 +79,72 @@ cdef inline void solve_forward(
     cdef double* invstd = row(call, invstd_row)
     cdef double* slope = row(call, slope_row)
     cdef const double* shift = row(call, shift_row)
-    cdef const double* s1 = partial(call, 0)
-    cdef const double* s2 = s1 + call.plan.channels
-    cdef double n = call.count, eps = call.eps
-    cdef double v
+    cdef double* s1 = partial(call, 0)
+    cdef double* s2 = s1 + call.plan.cells
+    cdef double n, v
     cdef Py_ssize_t c
     if call.sums:
         add_blocks(call, start, stop)
+        pool(&call.plan, s1, start, stop)
+        pool(&call.plan, s2, start, stop)
         for c in range(start, stop):
-            mean[c] = shift[c] + s1[c] / n
-            v = (s2[c] - s1[c] * s1[c] / n) / n
+            n = max(1, row(call, count_row)[c])
+            mean[c] = shift[c] + s1[c] / n if call.centered else 0
+            v = (s2[c] - s1[c] * s1[c] / n) / n if call.centered else s2[c] / n
             var[c] = 0 if v < 0 else v      # so that NaN stays
-        average(call, running_mean_row, mean, 1, start, stop)
-        average(call, running_var_row, var, n / (n - 1), start, stop)
+        average(call, running_mean_row, mean, False, start, stop)
+        average(call, running_var_row, var, True, start, stop)
     for c in range(start, stop):
-        invstd[c] = 1 / sqrt(var[c] + eps)
+        invstd[c] = 1 / sqrt(var[c] + call.eps)
         slope[c] *= invstd[c]
 
 
 cdef inline void solve_backward(
     const Call* call, Py_ssize_t start, Py_ssize_t stop,
 ) noexcept nogil:
-    """dx = scale * (dy - sum(dy)/n - (x - mean) * invstd**2 * sum(dy * (x - mean))/n)."""
-    cdef Py_ssize_t channels = call.plan.channels
-    cdef const double* mean = call.forward_work + mean_row * channels
-    cdef const double* invstd = call.forward_work + invstd_row * channels
-    cdef const double* scale = call.forward_work + slope_row * channels
+    """dx = scale * dy - sum(scale * dy)/n - (x - mean) * invstd**2 * sum(scale * dy * (x - mean))/n.
+
+    The sums are over all cells of a statistic.
+    """
+    cdef Py_ssize_t cells = call.plan.cells
+    cdef const double* mean = call.forward_work + mean_row * cells
+    cdef const double* invstd = call.forward_work + invstd_row * cells
+    cdef const double* scale = call.forward_work + slope_row * cells
     cdef const double* s1 = partial(call, 0)
-    cdef const double* s2 = s1 + channels
+    cdef const double* s2 = s1 + cells
     cdef double* slope = row(call, slope_row)
     cdef double* center = row(call, center_row)
-    cdef double* dgamma = row(call, dgamma_row)
-    cdef double n = call.count
+    cdef double n
     cdef Py_ssize_t c
     if call.sums:
         add_blocks(call, start, stop)
         for c in range(start, stop):
             row(call, dbeta_row)[c] = s1[c]
-            dgamma[c] = s2[c] * invstd[c]
+            row(call, dgamma_row)[c] = s2[c] * invstd[c]
     if call.training:
         for c in range(start, stop):
             row(call, mean_row)[c] = mean[c]
             row(call, scale_row)[c] = scale[c]
-            center[c] = s1[c] / n
-            slope[c] = -scale[c] * (invstd[c] * (dgamma[c] / n))
+            center[c] = scale[c] * s1[c] if call.centered else 0
+            slope[c] = scale[c] * (s2[c] * invstd[c])
+        pool(&call.plan, center, start, stop)
+        pool(&call.plan, slope, start, stop)
+        for c in range(start, stop):
+            n = max(1, (call.forward_work + count_row * cells)[c])
+            center[c] /= n
+            slope[c] *= -invstd[c] / n
     else:       # dx = (dy - 0) * scale + 0
         for c in range(start, stop):
             row(call, mean_row)[c] = center[c] = 0
             slope[c] = scale[c]
+
+
+cdef inline void solve_parameters(
+    const Call* call, Py_ssize_t start, Py_ssize_t stop,
+) noexcept nogil:
+    """Gradients of gamma and beta that were summed over rows."""
+    cdef Py_ssize_t c
+    add_blocks(call, start, stop)
+    for c in range(start, stop):
+        row(call, dbeta_row)[c] = partial(call, 0)[c]
+        row(call, dgamma_row)[c] = partial(call, 0)[call.plan.cells + c]

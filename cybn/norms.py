@@ -1,0 +1,266 @@
+"""The relatives of batch normalization: layer, RMS, instance and group norm, and weights."""
+
+from ._checks import checked_int
+from ._geometry import as_array, as_input, batch_geometry, sample_geometry, trailing_geometry
+from .functional import checked_eps, normalize
+
+NOT_TRACKED = None, None  # running_mean, running_var
+
+
+def layer_norm(x, gamma=None, beta=None, *, axis=-1, eps=1e-5, out=None):
+    """Normalize `x` over its trailing axes, then scale by gamma and shift by beta.
+
+    ``y = (x - mean) / sqrt(var + eps) * gamma + beta``, with the mean and the (biased) variance
+    over `axis` [1]_.
+
+    Parameters
+    ----------
+    x : array_like
+        As in `cybn.forward`, and so converted.
+    gamma, beta : array_like, optional
+        float32 or float64, of the shape of the normalized axes. None means 1 and 0.
+    axis : int or tuple of int
+        The last axis, or several trailing ones in order.
+    eps : float
+        Finite and > 0, added to the variance.
+    out : numpy.ndarray, optional
+        Receives `y`: x's shape and dtype, C-contiguous, writable, apart from `x`.
+
+    Returns
+    -------
+    y : numpy.ndarray
+        x's shape and (converted) dtype, in C order.
+    cache : Cache
+        For `cybn.backward`. It refers to `x`: do not change `x` in between.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, before any array is changed.
+
+    References
+    ----------
+    .. [1] J. L. Ba, J. R. Kiros, G. E. Hinton, "Layer Normalization", arXiv:1607.06450, 2016.
+
+    Examples
+    --------
+    >>> import cybn, numpy as np
+    >>> y, cache = cybn.layer_norm(np.array([[1.0, 3.0], [10.0, 30.0]]))
+    >>> y.round(3)
+    array([[-1.,  1.],
+           [-1.,  1.]])
+    >>> cache.mean
+    array([ 2., 20.])
+    """
+    given, x = x, as_input(x, "x")
+    geometry = trailing_geometry(x.shape, axis, gamma is not None or beta is not None)
+    parameters = gamma, beta, *NOT_TRACKED
+    return normalize(given, x, geometry, *parameters, None, out, checked_eps(eps))
+
+
+def rms_norm(x, gamma=None, *, axis=-1, eps=1e-5, out=None):
+    """Divide `x` by its root mean square over its trailing axes, then scale by gamma.
+
+    ``y = x / sqrt(mean(x**2) + eps) * gamma`` [1]_.
+
+    Parameters
+    ----------
+    x : array_like
+        As in `cybn.forward`, and so converted.
+    gamma : array_like, optional
+        float32 or float64, of the shape of the normalized axes. None means 1.
+    axis : int or tuple of int
+        The last axis, or several trailing ones in order.
+    eps : float
+        Finite and > 0, added to the mean square.
+    out : numpy.ndarray, optional
+        Receives `y`: x's shape and dtype, C-contiguous, writable, apart from `x`.
+
+    Returns
+    -------
+    y : numpy.ndarray
+        x's shape and (converted) dtype, in C order.
+    cache : Cache
+        For `cybn.backward`. Its mean is 0, its var the mean square. It refers to `x`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, before any array is changed.
+
+    References
+    ----------
+    .. [1] B. Zhang, R. Sennrich, "Root Mean Square Layer Normalization", NeurIPS 2019.
+
+    Examples
+    --------
+    >>> import cybn, numpy as np
+    >>> y, cache = cybn.rms_norm(np.array([[1.0, 7.0], [3.0, 4.0]]))
+    >>> y.round(3)
+    array([[0.2  , 1.4  ],
+           [0.849, 1.131]])
+    """
+    given, x = x, as_input(x, "x")
+    geometry = trailing_geometry(x.shape, axis, gamma is not None)
+    parameters = gamma, None, *NOT_TRACKED
+    return normalize(given, x, geometry, *parameters, None, out, checked_eps(eps), centered=False)
+
+
+def instance_norm(x, gamma=None, beta=None, *, axis=1, eps=1e-5, out=None):
+    """Normalize every channel of every sample, then scale by gamma and shift by beta.
+
+    ``y = (x - mean) / sqrt(var + eps) * gamma + beta``, with the mean and the (biased) variance of
+    each sample and channel [1]_.
+
+    Parameters
+    ----------
+    x : array_like
+        At least 2 dimensions, samples on axis 0; otherwise as in `cybn.forward`.
+    gamma, beta : array_like, optional
+        float32 or float64, shape (C,), or (N, C) with a row for each sample, as in adaptive
+        instance normalization [2]_. None means 1 and 0.
+    axis : int
+        The channel axis, not 0.
+    eps : float
+        Finite and > 0, added to the variance.
+    out : numpy.ndarray, optional
+        Receives `y`: x's shape and dtype, C-contiguous, writable, apart from `x`.
+
+    Returns
+    -------
+    y : numpy.ndarray
+        x's shape and (converted) dtype, in C order.
+    cache : Cache
+        For `cybn.backward`. It refers to `x`: do not change `x` in between.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, before any array is changed.
+
+    References
+    ----------
+    .. [1] D. Ulyanov, A. Vedaldi, V. Lempitsky, "Instance Normalization: The Missing Ingredient for
+       Fast Stylization", arXiv:1607.08022, 2016.
+    .. [2] X. Huang, S. Belongie, "Arbitrary Style Transfer in Real-time with Adaptive Instance
+       Normalization", ICCV 2017.
+
+    Examples
+    --------
+    >>> import cybn, numpy as np
+    >>> y, cache = cybn.instance_norm(np.array([[[1.0, 3.0], [10.0, 30.0]]]))
+    >>> y.round(3)
+    array([[[-1.,  1.],
+            [-1.,  1.]]])
+    >>> cache.mean
+    array([[ 2., 20.]])
+    """
+    given, x = x, as_input(x, "x")
+    per_sample = any(
+        parameter is not None and as_array(parameter, name).ndim == 2
+        for parameter, name in ((gamma, "gamma"), (beta, "beta"))
+    )
+    geometry = sample_geometry(x.shape, axis, None, per_sample)
+    parameters = gamma, beta, *NOT_TRACKED
+    return normalize(given, x, geometry, *parameters, None, out, checked_eps(eps))
+
+
+def group_norm(x, num_groups, gamma=None, beta=None, *, axis=1, eps=1e-5, out=None):
+    """Normalize groups of channels of every sample, then scale by gamma and shift by beta.
+
+    ``y = (x - mean) / sqrt(var + eps) * gamma + beta``, with the mean and the (biased) variance of
+    each sample and group of C / num_groups neighbouring channels [1]_.
+
+    Parameters
+    ----------
+    x : array_like
+        At least 2 dimensions, samples on axis 0; otherwise as in `cybn.forward`.
+    num_groups : int
+        At least 1; it divides C.
+    gamma, beta : array_like, optional
+        float32 or float64, shape (C,). None means 1 and 0.
+    axis : int
+        The channel axis, not 0.
+    eps : float
+        Finite and > 0, added to the variance.
+    out : numpy.ndarray, optional
+        Receives `y`: x's shape and dtype, C-contiguous, writable, apart from `x`.
+
+    Returns
+    -------
+    y : numpy.ndarray
+        x's shape and (converted) dtype, in C order.
+    cache : Cache
+        For `cybn.backward`. It refers to `x`: do not change `x` in between.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, before any array is changed.
+
+    References
+    ----------
+    .. [1] Y. Wu, K. He, "Group Normalization", ECCV 2018.
+
+    Examples
+    --------
+    >>> import cybn, numpy as np
+    >>> y, cache = cybn.group_norm(np.array([[1.0, 3.0, 10.0, 30.0]]), 2)
+    >>> y.round(3)
+    array([[-1.,  1., -1.,  1.]])
+    >>> cache.mean
+    array([[ 2., 20.]])
+    """
+    given, x = x, as_input(x, "x")
+    geometry = sample_geometry(x.shape, axis, checked_int(num_groups, "num_groups"))
+    parameters = gamma, beta, *NOT_TRACKED
+    return normalize(given, x, geometry, *parameters, None, out, checked_eps(eps))
+
+
+def weight_standardize(w, *, axis=0, eps=1e-5, out=None):
+    """Standardize the weights of every output channel, as convolutions with group norm use them.
+
+    ``w_hat = (w - mean) / sqrt(var + eps)``, with the mean and the (biased) variance of each output
+    channel's weights [1]_.
+
+    Parameters
+    ----------
+    w : array_like
+        Weights, as (O, I, H, W); converted as x is in `cybn.forward`.
+    axis : int
+        The axis of the output channels.
+    eps : float
+        Finite and > 0, added to the variance.
+    out : numpy.ndarray, optional
+        Receives `w_hat`: w's shape and dtype, C-contiguous, writable, apart from `w`.
+
+    Returns
+    -------
+    w_hat : numpy.ndarray
+        w's shape and (converted) dtype, in C order.
+    cache : Cache
+        For `cybn.backward`, whose dx is then the gradient with respect to `w`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, before any array is changed.
+
+    References
+    ----------
+    .. [1] S. Qiao et al., "Micro-Batch Training with Batch-Channel Normalization and Weight
+       Standardization", arXiv:1903.10520, 2019.
+
+    Examples
+    --------
+    >>> import cybn, numpy as np
+    >>> w_hat, cache = cybn.weight_standardize(np.array([[1.0, 3.0], [10.0, 30.0]]))
+    >>> w_hat.round(3)
+    array([[-1.,  1.],
+           [-1.,  1.]])
+    """
+    given, w = w, as_input(w, "w")
+    if isinstance(axis, tuple):
+        raise TypeError(f"axis: expected an int, got {axis}")
+    geometry = batch_geometry(w.shape, axis)
+    return normalize(given, w, geometry, None, None, *NOT_TRACKED, None, out, checked_eps(eps))
