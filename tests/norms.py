@@ -123,6 +123,7 @@ class NormCase:
 
     @property
     def view(self):
+        """The reference's."""
         return self.norm.view(self.x.shape, **self.options)
 
     @property
@@ -136,6 +137,37 @@ class NormCase:
     def moments(self):
         _, *moments = reference.forward(self.view, self.x, where=self.where)
         return moments
+
+    @property
+    def std(self):
+        return np.sqrt(self.moments[1] + self.eps)
+
+    @property
+    def offset(self):
+        """|mean| / std, in x's shape: how far the data lie from 0."""
+        return self.like_x(np.abs(self.moments[0]) / self.std)
+
+    @property
+    def y_scale(self):
+        """|gamma|, in x's shape."""
+        ones = np.ones([1] * len(self.view.shape))
+        gamma = ones if self.gamma is None else np.abs(self.gamma).reshape(self.view.parameters)
+        return self.like_x(gamma)
+
+    @property
+    def dx_scale(self):
+        """The size of the terms of dx, in x's shape: they cancel, so dx itself is no measure."""
+        gamma = self.y_scale.reshape(self.view.shape).max(axis=self.view.over, keepdims=True)
+        return self.like_x(gamma / self.std * np.nanmax(np.abs(self.dy)))
+
+    def terms(self, parameter):
+        """The sizes of the terms of a parameter's gradient, added up."""
+        sizes = np.nan_to_num(np.abs(self.dy)).reshape(self.view.shape)
+        return reference.sum_like(self.view, sizes, parameter)
+
+    def like_x(self, values):
+        """Spread what broadcasts against the view to x's shape."""
+        return np.broadcast_to(values, self.view.shape).reshape(self.x.shape)
 
 
 class Results(NamedTuple):
@@ -160,25 +192,14 @@ def run_reference(case, dtype=np.longdouble):
 
 def assert_results_nearest(actual, exact, case):
     """`checks.assert_nearest` for all results, where exact comes from the reference."""
-    view, shape = case.view, case.x.shape
-    mean, var = case.moments
-    std = np.sqrt(var + case.eps)
-    offset = np.broadcast_to(np.abs(mean) / std, view.shape).reshape(shape)
-    gamma = np.ones(1) if case.gamma is None else np.abs(case.gamma).reshape(view.parameters)
-    gamma = np.broadcast_to(gamma, view.shape)
-    assert_nearest(actual.y, exact.y, gamma.reshape(shape), offset)
-
-    # The terms of dx cancel, so their size is the measure.
-    scale = gamma.max(axis=view.over, keepdims=True) / std * np.nanmax(np.abs(case.dy))
-    dx_scale = np.broadcast_to(scale, view.shape).reshape(shape)
-    assert_nearest(actual.dx, exact.dx, dx_scale, offset)
-
-    terms = np.nan_to_num(np.abs(case.dy)).reshape(view.shape)
+    offset = case.offset
+    assert_nearest(actual.y, exact.y, case.y_scale, offset)
+    assert_nearest(actual.dx, exact.dx, case.dx_scale, offset)
     for name, worst_offset in (("dgamma", offset.max()), ("dbeta", 0)):
         one, other = getattr(actual, name), getattr(exact, name)
         assert (one is None) == (other is None), name
         if other is not None:
-            assert_nearest(one, other, reference.sum_like(view, terms, other), worst_offset)
+            assert_nearest(one, other, case.terms(other), worst_offset)
 
 
 def make_norm_case(rng, name, dtype=np.float32, *, mean=0.0, std=1.0, eps=1e-5):
