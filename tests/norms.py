@@ -202,15 +202,18 @@ def assert_results_nearest(actual, exact, case):
             assert_nearest(one, other, case.terms(other), worst_offset)
 
 
-def make_norm_case(rng, name, dtype=np.float32, *, mean=0.0, std=1.0, eps=1e-5):
+def make_norm_case(rng, name, dtype=np.float32, **options):
     """The case of SHAPES[name], with every parameter, normally distributed."""
-    norm, shape, options, *mask_shape = SHAPES[name]
+    return build_norm_case(rng, *SHAPES[name], dtype=dtype, **options)
+
+
+def build_norm_case(
+    rng, norm, shape, options, mask_shape=None, *, dtype, mean=0.0, std=1.0, eps=1e-5
+):
     norm = NORMS[norm]
-    where = draw_mask(rng, *mask_shape, options.get("axis")) if mask_shape else None
-    parameters = {
-        parameter: rng.normal(size=parameter_shape(norm, shape, **options)).astype(dtype)
-        for parameter in norm.parameters
-    }
+    where = None if mask_shape is None else draw_mask(rng, mask_shape, options.get("axis"))
+    size = parameter_shape(norm, shape, **options)
+    parameters = {name: rng.normal(size=size).astype(dtype) for name in norm.parameters}
     return NormCase(
         norm=norm,
         x=hide(rng.normal(mean, std, shape).astype(dtype), where),
