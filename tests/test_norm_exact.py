@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from norms import (
     SHAPES,
     assert_results_nearest,
+    build_norm_case,
     make_norm_case,
     norm_cases,
     run_cybn,
@@ -29,6 +30,44 @@ def test_drawn_cases(case):
 def test_sizes_around_the_kernels_blocks(rng, name, dtype):
     case = make_norm_case(rng, name, dtype, mean=3.0)
     assert_results_nearest(run_cybn(case), run_reference(case), case)
+
+
+# Every length up to two strips of 32 lanes, then powers of two and their neighbours: strips, tiles,
+# blocks, and the length from which on an inner axis is summed along.
+LENGTHS = [*range(2, 68), *(2**k + d for k in range(7, 13) for d in (-1, 0, 1))]
+
+
+@all_dtypes
+@pytest.mark.parametrize(
+    ("norm", "shape", "options", "mask_shape"),
+    [
+        ("layer", (5, "n"), {}, None),
+        ("layer", ("n", 5), {}, None),
+        ("RMS", (5, "n"), {}, None),
+        ("instance", (2, 3, "n"), {}, None),
+        ("instance", (2, "n", 3), {}, None),
+        ("instance", (2, "n", 3), {"axis": -1}, None),
+        ("group", (2, 4, "n"), {"num_groups": 2}, None),
+        ("group", (2, "n", 4), {"num_groups": 2, "axis": -1}, None),
+        ("weight", (3, "n"), {}, None),
+        ("conditional batch", (3, 2, "n"), {}, None),
+        ("conditional batch", (3, "n", 2), {}, None),
+        ("conditional batch", (3, "n", 2), {"axis": -1}, None),
+        ("batch", (3, 2, "n"), {"axis": (1, 2)}, None),
+        ("batch", ("n", 3), {}, ("n", 1)),
+        ("batch", (5, "n"), {}, (5, 1)),
+        ("batch", (2, 3, "n"), {}, (2, 1, "n")),
+        ("batch", (2, "n", 3), {}, (2, 1, 3)),
+    ],
+)
+def test_every_length(rng, norm, shape, options, mask_shape, dtype):
+    for n in LENGTHS:
+        lengths, mask_lengths = (
+            None if each is None else tuple(n if length == "n" else length for length in each)
+            for each in (shape, mask_shape)
+        )
+        case = build_norm_case(rng, norm, lengths, options, mask_lengths, dtype=dtype)
+        assert_results_nearest(run_cybn(case), run_reference(case), case)
 
 
 # A statistic of several dozens of values, of every norm, in both layouts.
