@@ -1,4 +1,4 @@
-"""Batch normalization as one writes it in plain NumPy: the baseline, and the reference."""
+"""The norms as one writes them in plain NumPy: the baseline, and the reference."""
 
 import numpy as np
 
@@ -40,11 +40,43 @@ def statistics(x, axis):
     return mean, 1 / np.sqrt(x.var(axis=axes, keepdims=True) + EPS)
 
 
+def norm(x, gamma, beta, cell):
+    """Normalize as the cell's norm says, each sample by its own statistics."""
+    xhat = normalized(x, *norm_statistics(x, cell))
+    return xhat * _channelwise(gamma, x, cell.axis) + _channelwise(beta, x, cell.axis)
+
+
+def norm_backward(dy, x, gamma, mean, invstd, cell):
+    """Gradients of `norm`: dx, dgamma, dbeta."""
+    axes = _reduced(x, cell.axis)
+    xhat = normalized(x, mean, invstd)
+    rows = (cell.statistics, -1)
+    dxhat = (dy * _channelwise(gamma, x, cell.axis)).reshape(rows)
+    along = (dxhat * xhat.reshape(rows)).mean(axis=1, keepdims=True)
+    dx = invstd * (dxhat - dxhat.mean(axis=1, keepdims=True) - xhat.reshape(rows) * along)
+    return dx.reshape(x.shape), (dy * xhat).sum(axis=axes), dy.sum(axis=axes)
+
+
+def norm_statistics(x, cell):
+    """Mean and 1 / sqrt(var + eps) of the rows into which the cell's norm cuts x."""
+    return statistics(x.reshape(cell.statistics, -1), 0)
+
+
+def normalized(x, mean, invstd):
+    """Return x by the statistics of its rows."""
+    return ((x.reshape(len(mean), -1) - mean) * invstd).reshape(x.shape)
+
+
 def reference(problem, direction):
     """What a system's results must agree with, in float64: (y,), or (dx, dgamma, dbeta)."""
     p = problem
     axis = p.cell.axis
     x = p.x.astype(np.float64, copy=False)
+    if direction == "norm":
+        return (norm(x, p.gamma, p.beta, p.cell),)
+    if direction == "norm_backward":
+        dy = p.dy.astype(np.float64, copy=False)
+        return norm_backward(dy, x, p.gamma, *norm_statistics(x, p.cell), p.cell)
     if direction == "inference":
         return (inference(x, p.gamma, p.beta, p.running_mean, p.running_var, axis),)
     if direction == "training":

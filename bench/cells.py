@@ -21,6 +21,13 @@ _IMAGES = (
     (16, 96, 80, 80),
     (1, 3, 1080, 1920),
 )
+GROUPS = 32
+_NORMS = (  # the features of layer norm are the channels, and last
+    ("layer", "NC", (4096, 1024)),
+    ("layer", "NHWC", (32, 768, 197)),
+    ("group", "NCHW", (32, 256, 56, 56)),
+    ("instance", "NCHW", (8, 64, 128, 128)),
+)
 LAYOUTS = ("NC", "NCHW", "NHWC")
 _SWEEP_SIZES = tuple(k * 10**e for e in range(3, 9) for k in (1, 3))
 
@@ -31,10 +38,13 @@ class Cell:
 
     layout: str
     logical: tuple[int, ...]
+    norm: str = "batch"
 
     @property
     def name(self):
-        return f"{self.layout} {'x'.join(map(str, self.logical))}"
+        if self.norm == "batch":
+            return f"{self.layout} {'x'.join(map(str, self.logical))}"
+        return f"{self.norm} {'x'.join(map(str, self.shape))}"
 
     @property
     def shape(self):
@@ -56,6 +66,13 @@ class Cell:
     @property
     def channels(self):
         return self.logical[1]
+
+    @property
+    def statistics(self):
+        """How many means there are, of a norm by the sample."""
+        if self.norm == "layer":
+            return self.size // self.channels
+        return self.logical[0] * (GROUPS if self.norm == "group" else self.channels)
 
     def nbytes(self, dtype):
         return self.size * np.dtype(dtype).itemsize
@@ -126,3 +143,4 @@ CELLS = tuple(
     for layout in LAYOUTS
     for shape in (_MATRICES if layout == "NC" else _IMAGES)
 )
+NORM_CELLS = tuple(Cell(layout, shape, norm) for norm, layout, shape in _NORMS)

@@ -1,30 +1,12 @@
-from collections.abc import Mapping
-from typing import Any, Self, SupportsIndex, TypeAlias
+from contextlib import AbstractContextManager
+from typing import Self, SupportsIndex
 
-import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 
-from .functional import Cache
+from ._layer import TrackingLayer, _FloatArray
 
-_FloatArray: TypeAlias = NDArray[np.floating[Any]]
-
-class BatchNorm:
-    num_features: int
-    axis: int
-    eps: float
-    momentum: float | None
-    affine: bool
-    track_running_stats: bool
-    dtype: np.dtype[np.floating[Any]]
-    gamma: _FloatArray | None
-    beta: _FloatArray | None
-    dgamma: _FloatArray | None
-    dbeta: _FloatArray | None
-    running_mean: _FloatArray | None
-    running_var: _FloatArray | None
-    num_batches_tracked: int
+class BatchNorm(TrackingLayer):
     num_values_tracked: int
-    cache: Cache | None
     def __init__(
         self,
         num_features: SupportsIndex,
@@ -36,13 +18,9 @@ class BatchNorm:
         track_running_stats: bool = True,
         dtype: DTypeLike = ...,
     ) -> None: ...
-    def reset_running_stats(self) -> None: ...
-    @property
-    def training(self) -> bool: ...
-    def train(self, mode: bool = True) -> Self: ...
-    def eval(self) -> Self: ...
     def freeze(self, mode: bool = True) -> Self: ...
-    def __call__(self, x: ArrayLike, *, out: _FloatArray | None = None) -> _FloatArray: ...
-    def backward(self, dy: ArrayLike, *, out: _FloatArray | None = None) -> _FloatArray: ...
-    def state_dict(self) -> dict[str, NDArray[Any]]: ...
-    def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None: ...
+    def __call__(
+        self, x: ArrayLike, *, where: ArrayLike | None = None, out: _FloatArray | None = None
+    ) -> _FloatArray: ...
+
+def calibrate(*layers: BatchNorm) -> AbstractContextManager[None]: ...

@@ -7,12 +7,13 @@ kept under the parameter's name with a ``d`` in front, as ``cybn.BatchNorm`` kee
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
 
 PARAMETER_NAMES = ("weight", "bias", "gamma", "beta")
 
 
 class Dense:
-    """``y = x @ weight + bias``, with He's initial weights."""
+    """``y = x @ weight + bias`` over the last axis, with He's initial weights."""
 
     def __init__(self, inputs, outputs, rng):
         scale = np.sqrt(2 / inputs)
@@ -20,13 +21,15 @@ class Dense:
         self.bias = np.zeros(outputs, np.float32)
 
     def __call__(self, x):
-        self.x = x
-        return x @ self.weight + self.bias
+        self.x = x.reshape(-1, x.shape[-1])
+        y = self.x @ self.weight + self.bias
+        return y.reshape(*x.shape[:-1], -1)
 
     def backward(self, dy):
-        self.dweight = self.x.T @ dy
-        self.dbias = dy.sum(axis=0)
-        return dy @ self.weight.T
+        rows = dy.reshape(-1, dy.shape[-1])
+        self.dweight = self.x.T @ rows
+        self.dbias = rows.sum(axis=0)
+        return (rows @ self.weight.T).reshape(*dy.shape[:-1], -1)
 
     def state_dict(self):
         return {"weight": self.weight, "bias": self.bias}
@@ -139,3 +142,10 @@ def split_digits(seed):
     return train_test_split(
         pixels.astype(np.float32), labels, test_size=0.25, stratify=labels, random_state=seed
     )
+
+
+def scaled_digits(seed):
+    """Return what `split_digits` does, each pixel with mean 0 and deviation 1 in training."""
+    x_train, x_test, *labels = split_digits(seed)
+    scaler = StandardScaler().fit(x_train)
+    return scaler.transform(x_train), scaler.transform(x_test), *labels

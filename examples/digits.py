@@ -6,14 +6,13 @@ standard scaler, at many learning rates. ``python examples/digits.py`` prints a 
 picture and the trained layers in the folder ``results``.
 """
 
-import argparse
 from collections.abc import Callable
 from itertools import product
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from _network import Dense, Network, ReLU, accuracy, split_digits, train_epoch
+from _output import example_parser, style
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -152,13 +151,6 @@ def conclusion(results):
     )
 
 
-def style(axes, title, **font):
-    axes.set_title(title, loc="left", fontweight="bold", **font)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#e6e6e6")
-    axes.set_axisbelow(True)
-
-
 def set_accuracy_axis(axes):
     ticks = [0.1, 0.5, 0.8, 0.9, TARGET, 0.98]
     axes.set_yscale("logit")  # room for the last percents, where the good runs differ
@@ -228,18 +220,8 @@ def save_and_reload(network, variant, x_test, path):
         raise RuntimeError(f"the network loaded from {path} predicts something else")
 
 
-def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--epochs", type=int, default=20, help="epochs of each run (default 20)")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the results")
-    arguments = parser.parse_args()
-    if arguments.epochs < 1:
-        parser.error("--epochs must be at least 1")
-    return arguments
-
-
 def main():
-    arguments = parse_arguments()
+    arguments = example_parser(__doc__, epochs=20).parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     picture, layers = arguments.out / "digits.png", arguments.out / "digits.npz"
 

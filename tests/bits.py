@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 from cases import DTYPES, SHAPES, make_case
+from norms import SHAPES as NORM_SHAPES
+from norms import build_norm_case, run_cybn
 
 import cybn
 
@@ -34,32 +36,72 @@ LARGE_SHAPES = {
     "large channel first": ((5, 300_007), 0),
     "larger than most caches": ((2, 5, 250_007), 1),
 }
+LARGE_NORM_SHAPES = {
+    "large layer": ("layer", (4099, 300), {}),
+    "large layer, short rows": ("layer", (200_003, 5), {}),
+    "large layer, long rows": ("layer", (3, 400_009), {}),
+    "large RMS": ("RMS", (4099, 300), {}),
+    "large instance NCHW": ("instance", (8, 129, 32, 32), {}),
+    "large instance NHWC": ("instance", (8, 32, 32, 129), {"axis": -1}),
+    "large group NCHW": ("group", (8, 128, 32, 33), {"num_groups": 32}),
+    "large group NHWC": ("group", (8, 32, 33, 128), {"num_groups": 32, "axis": -1}),
+    "large weight": ("weight", (129, 70, 11, 11), {}),
+    "large conditional NCHW": ("conditional batch", (8, 129, 32, 32), {}),
+    "large conditional NHWC": ("conditional batch", (8, 32, 32, 129), {"axis": -1}),
+    "large adaptive instance": ("adaptive instance", (2, 3, 400, 501), {}),
+    "large, two axes": ("batch", (130, 70, 129), {"axis": (1, 2)}),
+    "large masked N, C": ("batch", (4099, 300), {}, (4099, 1)),
+    "large masked NCHW": ("batch", (8, 129, 32, 32), {}, (8, 1, 32, 32)),
+    "large masked NHWC": ("batch", (8, 32, 32, 129), {"axis": -1}, (8, 32, 32, 1)),
+    "large masked, two axes": ("batch", (130, 70, 129), {"axis": (1, 2)}, (130, 70, 1)),
+}
 
 
-def digest(case):
-    """Hash what one case gives in training and in inference."""
+def digest(*arrays):
     sha = hashlib.sha256()
+    for array in arrays:
+        if array is not None:
+            sha.update(array)
+    return sha.hexdigest()
+
+
+def digest_of_batch_norm(case):
+    """Hash what one case gives in training and in inference, and its moments."""
+    results = []
     for training in (True, False):
         running = case.running_mean.copy(), case.running_var.copy()
         options = case.options | {"training": training}
         y, cache = cybn.forward(case.x, case.gamma, case.beta, *running, **options)
         gradients = cybn.backward(case.dy, cache)
-        for array in (y, cache.mean, cache.var, cache.invstd, *running, *gradients):
-            sha.update(array)
-    return sha.hexdigest()
+        results += [y, cache.mean, cache.var, cache.invstd, *running, *gradients]
+    moments = cybn.moments(case.x, case.axis)
+    return digest(*results, moments.mean, moments.m2)
+
+
+def digest_of_norm(case):
+    return digest(*run_cybn(case))
+
+
+def all_cases(rng):
+    """Yield each case's name, the function that gives its digest, and the case."""
+    for name, (shape, axis) in (SHAPES | LARGE_SHAPES).items():
+        case = make_case(rng, shape, axis, np.float64, mean=10.0)
+        for dtype in DTYPES:
+            typed = replace(case, x=case.x.astype(dtype), dy=case.dy.astype(dtype))
+            yield f"{name}, {np.dtype(dtype)}", digest_of_batch_norm, typed
+    for name, arguments in (NORM_SHAPES | LARGE_NORM_SHAPES).items():
+        for dtype in DTYPES:
+            case = build_norm_case(rng, *arguments, dtype=dtype, mean=10.0)
+            yield f"{name}, {np.dtype(dtype)}", digest_of_norm, case
 
 
 def digests(thread_counts):
     """Map each thread count to the digests of all cases by name."""
     result = {count: {} for count in thread_counts}
-    rng = np.random.default_rng(0)
-    for name, (shape, axis) in (SHAPES | LARGE_SHAPES).items():
-        case = make_case(rng, shape, axis, np.float64, mean=10.0)
-        for dtype in DTYPES:
-            typed = replace(case, x=case.x.astype(dtype), dy=case.dy.astype(dtype))
-            for count in thread_counts:
-                with cybn.num_threads(count):
-                    result[count][f"{name}, {np.dtype(dtype)}"] = digest(typed)
+    for name, digest_of, case in all_cases(np.random.default_rng(0)):
+        for count in thread_counts:
+            with cybn.num_threads(count):
+                result[count][name] = digest_of(case)
     return result
 
 

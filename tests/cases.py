@@ -182,7 +182,7 @@ def _reversed(array):
 @st.composite
 def cases(draw, min_rank=1, dtypes=DTYPES):
     """Any rank up to 5, any axis, layout, mode and choice of parameters."""
-    shape = draw(_shapes(min_rank))
+    shape = draw(shapes(min_rank))
     axis = draw(st.integers(-len(shape), len(shape) - 1))
     channels = shape[axis]
     dtype = draw(st.sampled_from(dtypes))
@@ -213,7 +213,7 @@ def cases(draw, min_rank=1, dtypes=DTYPES):
 
 
 @st.composite
-def _shapes(draw, min_rank):
+def shapes(draw, min_rank):
     """Small lengths, with one longer one anywhere among them."""
     rank = draw(st.integers(min_rank, 5))
     shape = [draw(st.integers(1, 4)) for _ in range(rank)]

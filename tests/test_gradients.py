@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from cases import make_case
+from norms import build_norm_case
 
 import cybn
 
@@ -44,3 +45,38 @@ def test_all_gradients(rng, shape, axis, training):
 
     for gradient, array in zip(gradients, (case.x, case.gamma, case.beta), strict=True):
         np.testing.assert_allclose(gradient, numerical_gradient(loss, array), atol=TOLERANCE)
+
+
+NORMS = [
+    ("conditional batch", (3, 2, 4), {}),
+    ("layer", (3, 5), {}),
+    ("layer", (2, 3, 4), {"axis": (1, 2)}),
+    ("RMS", (3, 5), {}),
+    ("instance", (2, 3, 4), {}),
+    ("instance", (2, 4, 3), {"axis": -1}),
+    ("adaptive instance", (2, 3, 4), {}),
+    ("group", (2, 6, 3), {"num_groups": 2}),
+    ("group", (2, 3, 6), {"num_groups": 2, "axis": -1}),
+    ("weight", (3, 2, 2), {}),
+    ("batch", (4, 3, 2), {"axis": (1, 2)}),
+    ("batch", (3, 2, 4), {}, (3, 1, 4)),
+    ("batch", (4, 3, 2), {"axis": (1, 2)}, (4, 3, 1)),
+]
+
+
+@pytest.mark.parametrize("arguments", NORMS)
+def test_all_gradients_of_norms(rng, arguments):
+    """What a mask leaves out has none: it is NaN here."""
+    case = build_norm_case(rng, *arguments, dtype=np.float64, mean=0.5, eps=0.1)
+
+    def forward():
+        return case.norm.function(case.x, **case.arguments)
+
+    def loss():
+        return np.nansum(forward()[0] * case.dy)
+
+    gradients = cybn.backward(case.dy, forward()[1])
+
+    for gradient, array in zip(gradients, (case.x, case.gamma, case.beta), strict=True):
+        if array is not None:
+            np.testing.assert_allclose(gradient, numerical_gradient(loss, array), atol=TOLERANCE)

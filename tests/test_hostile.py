@@ -148,7 +148,7 @@ class Grudging:
         *(("eps", value, ValueError) for value in (0, -0.0, -1e-300, np.nan, np.inf, 10**400)),
         *(("eps", value, TypeError) for value in ("1e-5", None, 1j, Grudging())),
         *(("axis", value, ValueError) for value in (3, -4, 2**63, -(2**63) - 1, 10**400)),
-        *(("axis", value, TypeError) for value in (1.0, "1", None, (1,), np.ones(1), [], {})),
+        *(("axis", value, TypeError) for value in (1.0, "1", None, ("1",), np.ones(1), [], {})),
     ],
 )
 def test_option(name, value, error):

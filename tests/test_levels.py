@@ -15,6 +15,11 @@ NUMERICAL_TESTS = [
     "test_exact.py",
     "test_exactness.py",
     "test_inputs.py",
+    "test_norm_exact.py",
+    "test_norm_inputs.py",
+    "test_where.py",
+    "test_tuple_axes.py",
+    "test_moments.py",
 ]
 
 

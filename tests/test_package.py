@@ -13,12 +13,24 @@ PUBLIC_NAMES = {
     "BatchNorm",
     "Cache",
     "Gradients",
+    "GroupNorm",
+    "InstanceNorm",
+    "LayerNorm",
+    "Moments",
+    "RMSNorm",
     "backward",
+    "calibrate",
     "forward",
     "get_num_threads",
+    "group_norm",
+    "instance_norm",
+    "layer_norm",
+    "moments",
     "num_threads",
+    "rms_norm",
     "set_num_threads",
     "show_config",
+    "weight_standardize",
 }
 PYTHON_MODULES = sorted(
     f"cybn.{module.name}"
@@ -58,6 +70,6 @@ def test_examples_in_docstrings(name):
     assert doctest.testmod(module).failed == 0
 
 
-@pytest.mark.parametrize("name", ["forward", "backward", "BatchNorm"])
+@pytest.mark.parametrize("name", sorted(PUBLIC_NAMES - {"Gradients"}))
 def test_docstring_has_an_example(name):
     assert doctest.DocTestParser().get_examples(getattr(cybn, name).__doc__)

@@ -6,9 +6,15 @@ import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
-from bench.cells import CELLS, LAYOUTS, sweep
+from bench.cells import CELLS, LAYOUTS, NORM_CELLS, sweep
 from bench.compare import picture, report
-from bench.compare.catalog import DEFAULT_SYSTEMS, DIRECTIONS, SYSTEMS
+from bench.compare.catalog import (
+    DEFAULT_SYSTEMS,
+    DIRECTIONS,
+    NORM_DIRECTIONS,
+    NORM_SYSTEMS,
+    SYSTEMS,
+)
 from bench.compare.machine import describe, memory
 from bench.compare.runner import Plan, compare
 
@@ -24,14 +30,17 @@ def _parser():
     )
     add = parser.add_argument
     add("--cells", nargs="+", default=["*"], metavar="PATTERN", help="as in 'NHWC *' '*7x7'")
-    add("--sweep", choices=LAYOUTS, help="instead of the table: one shape, 1e3 to 3e8 elements")
+    tables = parser.add_mutually_exclusive_group().add_argument
+    tables("--norms", action="store_true", help="instead of the table: layer, group, instance norm")
+    tables("--sweep", choices=LAYOUTS, help="instead of the table: one shape, 1e3 to 3e8 elements")
     names = ", ".join(SYSTEMS)
     add(
         "--systems", nargs="+", choices=SYSTEMS, default=DEFAULT_SYSTEMS, metavar="NAME", help=names
     )
     add("--threads", nargs="+", type=int, default=[1, 2])
     add("--dtypes", nargs="+", choices=("float32", "float64"), default=["float32"])
-    add("--directions", nargs="+", choices=DIRECTIONS, default=DIRECTIONS)
+    directions = (*DIRECTIONS, *NORM_DIRECTIONS)
+    add("--directions", nargs="+", choices=directions, default=directions)
     add("--rounds", type=int, default=5)
     add("--budget", type=float, default=0.1, help="seconds for one measurement in one round")
     add("--output", type=Path, default=Path("bench-results"), help="folder for the results")
@@ -40,7 +49,8 @@ def _parser():
 
 def _chosen_cells(options):
     """Cells that were asked for and that fit the memory."""
-    cells = sweep(options.sweep) if options.sweep else CELLS
+    table = NORM_CELLS if options.norms else CELLS
+    cells = sweep(options.sweep) if options.sweep else table
     cells = [c for c in cells if any(fnmatch(c.name, pattern) for pattern in options.cells)]
     if not cells:
         raise SystemExit("no cell has such a name")
@@ -57,12 +67,13 @@ def _fits(cell, dtypes):
 
 def main():
     options = _parser().parse_args()
+    directions = NORM_DIRECTIONS if options.norms else DIRECTIONS
     plan = Plan(
         cells=_chosen_cells(options),
-        systems=options.systems,
+        systems=[s for s in options.systems if s in NORM_SYSTEMS or not options.norms],
         threads=options.threads,
         dtypes=options.dtypes,
-        directions=options.directions,
+        directions=[d for d in options.directions if d in directions],
         rounds=options.rounds,
         budget=options.budget,
     )
@@ -71,7 +82,8 @@ def main():
     results = compare(plan)
     if not results.panels():
         raise SystemExit("nothing was measured")
-    name = f"sweep-{options.sweep}" if options.sweep else "cells"
+    table = "norms" if options.norms else "cells"
+    name = f"sweep-{options.sweep}" if options.sweep else table
     target = options.output / name
     command = shlex.join(["python", "-m", "bench.compare", *sys.argv[1:]])
     target.with_suffix(".json").write_text(report.to_json(results, command, machine))

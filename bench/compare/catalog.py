@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 DIRECTIONS = ("training", "inference", "backward")
+NORM_DIRECTIONS = ("norm", "norm_backward")  # of the cells that are not batch norm's
 VARIANTS = ("fresh", "out")  # allocate the result, or write to a buffer that is reused
 
 
@@ -32,4 +33,5 @@ SYSTEMS = {
 COPIES = ("copy-stream", "copy-plain")
 LIMIT = "limit"  # the better of the copies
 TITLES = {name: entry.title for name, entry in SYSTEMS.items()} | {LIMIT: "copy limit"}
+NORM_SYSTEMS = ("cybn", "torch", "numpy", "cybn-v3", "cybn-v2")
 DEFAULT_SYSTEMS = tuple(name for name, entry in SYSTEMS.items() if entry.default)

@@ -6,7 +6,7 @@ from itertools import product
 from math import exp, fsum, log
 
 from bench.cells import Cell
-from bench.compare.catalog import DIRECTIONS, LIMIT
+from bench.compare.catalog import DIRECTIONS, LIMIT, NORM_DIRECTIONS
 from bench.compare.results import Key
 
 _MIB = 1 << 20
@@ -73,6 +73,7 @@ CLAIMS = (
         applies=_large,
         to="cybn-v3",
     ),
+    Claim("PyTorch, the other norms", "torch", "fresh", 1.5, 1.0, directions=NORM_DIRECTIONS),
 )
 
 

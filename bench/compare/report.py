@@ -28,7 +28,7 @@ def column_title(system, variant):
 
 
 def panel_title(threads, dtype, direction):
-    return f"{direction}, {dtype}, {threads} thread{'s' if threads > 1 else ''}"
+    return f"{direction.replace('_', ' ')}, {dtype}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def ratio_tables(results):

@@ -88,6 +88,7 @@ def _measure(plan, threads, workers, results):
         outcomes = worker.ask(
             layout=cell.layout,
             logical=cell.logical,
+            norm=cell.norm,
             dtype=dtype,
             directions=plan.directions,
             budget=plan.budget,

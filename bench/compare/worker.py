@@ -18,7 +18,7 @@ _SAMPLE_SECONDS = 1e-3  # a sample of a short call is many calls
 _MINIMUM_SAMPLES = 3
 
 
-def take_turn(system, layout, logical, dtype, directions, budget, check):
+def take_turn(system, layout, logical, norm, dtype, directions, budget, check):
     """Measure one cell.
 
     Returns
@@ -27,7 +27,7 @@ def take_turn(system, layout, logical, dtype, directions, budget, check):
         For each direction and variant that the system has: `seconds`, or the error of a
         `wrong` result.
     """
-    problem = draw(Cell(layout, tuple(logical)), dtype)
+    problem = draw(Cell(layout, tuple(logical), norm), dtype)
     outcomes = []
     for direction in directions:
         expected = reference(problem, direction) if check else None

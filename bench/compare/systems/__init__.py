@@ -2,7 +2,8 @@
 
 `System(threads)` sets the system up. `training`, `inference` and `backward` take a
 `bench.cells.Problem` and `reuse` (write to a buffer made beforehand), and return a
-`Task`, or None where the system does not have that case.
+`Task`, or None where the system does not have that case. So do `norm` and `norm_backward`, for the
+cells of the other norms, in the systems of `catalog.NORM_SYSTEMS`.
 """
 
 from collections.abc import Callable

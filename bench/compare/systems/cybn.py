@@ -3,7 +3,14 @@
 from functools import partial
 
 import cybn
+from bench.cells import GROUPS
 from bench.compare.systems import Task
+
+_NORMS = {
+    "layer": cybn.layer_norm,
+    "group": lambda x, *rest, **options: cybn.group_norm(x, GROUPS, *rest, **options),
+    "instance": cybn.instance_norm,
+}
 
 
 class System:
@@ -24,6 +31,19 @@ class System:
         _, cache = cybn.forward(p.x, p.gamma, p.beta, axis=p.cell.axis)
         options = {"out": p.buffer()} if reuse else {}
         return Task(partial(cybn.backward, p.dy, cache, **options), tuple)
+
+    def norm(self, problem, reuse):
+        options = {"out": problem.buffer()} if reuse else {}
+        return Task(_norm(problem, **options), lambda result: (result[0],))
+
+    def norm_backward(self, problem, reuse):
+        _, cache = _norm(problem)()
+        options = {"out": problem.buffer()} if reuse else {}
+        return Task(partial(cybn.backward, problem.dy, cache, **options), tuple)
+
+
+def _norm(p, **options):
+    return partial(_NORMS[p.cell.norm], p.x, p.gamma, p.beta, axis=p.cell.axis, **options)
 
 
 def _forward(p, reuse, training):

@@ -37,3 +37,16 @@ class System:
         saved = baseline.statistics(p.x, p.cell.axis)
         run = partial(baseline.backward, p.dy, p.x, p.gamma, *saved, p.cell.axis)
         return Task(run, tuple)
+
+    def norm(self, problem, reuse):
+        p = problem
+        if reuse:
+            return None
+        return Task(partial(baseline.norm, p.x, p.gamma, p.beta, p.cell), lambda y: (y,))
+
+    def norm_backward(self, problem, reuse):
+        p = problem
+        if reuse:
+            return None
+        saved = baseline.norm_statistics(p.x, p.cell)
+        return Task(partial(baseline.norm_backward, p.dy, p.x, p.gamma, *saved, p.cell), tuple)

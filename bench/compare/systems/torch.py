@@ -1,10 +1,10 @@
-"""PyTorch eager, by the operators that `torch.nn.functional.batch_norm` ends in."""
+"""PyTorch eager, by the operators that `torch.nn.functional.batch_norm` ends in, and its norms."""
 
 from functools import partial
 
 import torch
 
-from bench.cells import EPS, MOMENTUM
+from bench.cells import EPS, GROUPS, MOMENTUM
 from bench.compare.systems import Task
 
 
@@ -37,6 +37,35 @@ class System:
             return _array(cell, dx), dgamma.numpy(), dbeta.numpy()
 
         return Task(run, read)
+
+    def norm(self, problem, reuse):
+        if reuse:
+            return None
+        return Task(_norm(problem, *_norm_arguments(problem)), lambda y: (y.numpy(),))
+
+    def norm_backward(self, problem, reuse):
+        if reuse:
+            return None
+        arguments = [tensor.requires_grad_() for tensor in _norm_arguments(problem)]
+        with torch.enable_grad():
+            y = _norm(problem, *arguments)()
+        dy = torch.from_numpy(problem.dy)
+        run = partial(torch.autograd.grad, y, arguments, dy, retain_graph=True)
+        return Task(run, lambda gradients: tuple(gradient.numpy() for gradient in gradients))
+
+
+def _norm(problem, x, gamma, beta):
+    cell, functional = problem.cell, torch.nn.functional
+    parameters = {"weight": gamma, "bias": beta, "eps": EPS}
+    if cell.norm == "layer":
+        return partial(functional.layer_norm, x, (cell.channels,), **parameters)
+    if cell.norm == "group":
+        return partial(functional.group_norm, x, GROUPS, **parameters)
+    return partial(functional.instance_norm, x, **parameters)
+
+
+def _norm_arguments(problem):
+    return [torch.from_numpy(array) for array in (problem.x, problem.gamma, problem.beta)]
 
 
 def _forward(problem, reuse, training):

@@ -1,0 +1,52 @@
+from collections.abc import Sequence
+from typing import SupportsIndex
+
+from numpy.typing import DTypeLike
+
+from ._layer import Layer, TrackingLayer
+
+class _TrailingNorm(Layer):
+    normalized_shape: tuple[int, ...]
+    def __init__(
+        self,
+        normalized_shape: SupportsIndex | Sequence[SupportsIndex],
+        *,
+        eps: float = 1e-5,
+        affine: bool = True,
+        dtype: DTypeLike = ...,
+    ) -> None: ...
+
+class LayerNorm(_TrailingNorm): ...
+
+class RMSNorm(_TrailingNorm):
+    beta: None
+    dbeta: None
+
+class GroupNorm(Layer):
+    num_groups: int
+    num_channels: int
+    axis: int
+    def __init__(
+        self,
+        num_groups: SupportsIndex,
+        num_channels: SupportsIndex,
+        *,
+        axis: SupportsIndex = 1,
+        eps: float = 1e-5,
+        affine: bool = True,
+        dtype: DTypeLike = ...,
+    ) -> None: ...
+
+class InstanceNorm(TrackingLayer):
+    momentum: float
+    def __init__(
+        self,
+        num_features: SupportsIndex,
+        *,
+        axis: SupportsIndex = 1,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = False,
+        track_running_stats: bool = False,
+        dtype: DTypeLike = ...,
+    ) -> None: ...

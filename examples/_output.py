@@ -1,0 +1,51 @@
+"""What the examples share: their options, and how a picture looks."""
+
+import argparse
+from pathlib import Path
+
+
+def example_parser(doc, **numbers):
+    """Return a parser with the first line of an example's docstring, and the option ``--out``.
+
+    Each of `numbers` is an option, too, with its default: a positive integer.
+    """
+    parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
+    for name, default in numbers.items():
+        text = f"a positive number (default {default})"
+        parser.add_argument(f"--{name}", type=positive, default=default, help=text)
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the results")
+    return parser
+
+
+def positive(text):
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
+
+
+def picture_path(folder, name):
+    """Return where to save a picture; makes the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{name}.png"
+
+
+def style(axes, title, **font):
+    axes.set_title(title, loc="left", fontweight="bold", **font)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e6e6e6")
+    axes.set_axisbelow(True)
+
+
+def draw_runs(axes, x, runs, color, label):
+    """Draw the mean of runs of shape (len(x), runs) as a line, and each run as a dot."""
+    axes.plot(x, runs, ".", color=color, alpha=0.35, markersize=5, markeredgewidth=0)
+    axes.plot(x, runs.mean(axis=1), "o-", color=color, label=label, markersize=5)
+
+
+def set_accuracy_axis(axes, ticks):
+    """Show accuracies with room for the last percents, where good runs differ."""
+    axes.set_yscale("logit")
+    axes.set_yticks(ticks, [f"{tick:.0%}" for tick in ticks])
+    axes.set_yticks([], minor=True)
+    axes.set_ylabel("test accuracy")

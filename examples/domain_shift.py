@@ -1,0 +1,141 @@
+"""What `calibrate` saves when a trained network meets another kind of digits.
+
+A network with batch normalization learns scikit-learn's digits, and is then shown ever darker and
+noisier ones: as it is, after `cybn.calibrate` ran over such digits (without their labels), and, for
+comparison, trained anew on them. ``python examples/domain_shift.py`` prints a table and leaves a
+picture in the folder ``results``.
+"""
+
+import copy
+from itertools import product
+
+import numpy as np
+from _network import Dense, Network, ReLU, accuracy, mini_batches, split_digits, train_epoch
+from _output import draw_runs, example_parser, picture_path, set_accuracy_axis, style
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from tqdm import tqdm
+
+import cybn
+
+PIXELS, HIDDEN, CLASSES = 64, 128, 10
+BATCH_SIZE, LEARNING_RATE = 32, 0.1
+SHIFTS = np.linspace(0, 1, 11)
+SEEDS = range(5)
+COLORS = {"as trained": "#d1495b", "calibrated": "#00798c", "trained anew": "#8a8a8a"}
+
+
+def shifted(x, shift, rng):
+    """Take up to 85 % of the light from digits with pixels of 0 to 1, and add noise."""
+    noise = rng.normal(scale=0.1, size=x.shape)
+    return ((1 - 0.85 * shift) * x + shift * noise).astype(np.float32)
+
+
+def build(rng):
+    layers = []
+    for inputs in (PIXELS, HIDDEN):
+        layers += [Dense(inputs, HIDDEN, rng), cybn.BatchNorm(HIDDEN), ReLU()]
+    return Network(*layers, Dense(HIDDEN, CLASSES, rng))
+
+
+def train(x, labels, seed, epochs):
+    rng = np.random.default_rng(seed)
+    network = build(rng)
+    for _ in range(epochs):
+        train_epoch(network, x, labels, BATCH_SIZE, LEARNING_RATE, rng)
+    return network
+
+
+def calibrate(network, x, rng):
+    """Give the network's norms the statistics of x; nothing else in it changes."""
+    norms = [layer for layer in network.layers if isinstance(layer, cybn.BatchNorm)]
+    with cybn.calibrate(*norms):
+        for batch in mini_batches(len(x), BATCH_SIZE, rng):
+            network(x[batch])
+
+
+def run(network, digits, shift, seed, epochs):
+    """Return the accuracies on shifted digits, in the order of COLORS."""
+    x_train, x_test, labels_train, labels_test = digits
+    rng = np.random.default_rng(seed)
+    target_train, target_test = shifted(x_train, shift, rng), shifted(x_test, shift, rng)
+    as_trained = accuracy(network, target_test, labels_test)
+    calibrate(network, target_train, rng)
+    calibrated = accuracy(network, target_test, labels_test)
+    anew = train(target_train, labels_train, seed, epochs)
+    return as_trained, calibrated, accuracy(anew, target_test, labels_test)
+
+
+def sweep(digits, epochs):
+    """Return the accuracies for each kind of network, of shape (shifts, seeds)."""
+    results = np.empty((len(COLORS), len(SHIFTS), len(SEEDS)))
+    runs = list(product(enumerate(SEEDS), enumerate(SHIFTS)))
+    x_train, _, labels_train, _ = digits
+    networks = [train(x_train, labels_train, seed, epochs) for seed in SEEDS]
+    for (j, seed), (i, shift) in tqdm(runs, desc="shifting", unit="run"):
+        results[:, i, j] = run(copy.deepcopy(networks[j]), digits, shift, seed, epochs)
+    return dict(zip(COLORS, results, strict=True))
+
+
+def print_table(results):
+    print(f"\n{'shift':<8}" + "".join(f"{name:>14}" for name in results))
+    means = np.transpose([accuracies.mean(axis=1) for accuracies in results.values()])
+    for shift, row in zip(SHIFTS, means, strict=True):
+        print(f"{shift:<8.0%}" + "".join(f"{mean:>14.1%}" for mean in row))
+    print(f"Test accuracy, the mean of {len(SEEDS)} runs.")
+
+
+def conclusion(results):
+    """Return in one sentence what calibrating brought back where it brought most."""
+    before, after, anew = (accuracies.mean(axis=1) for accuracies in results.values())
+    i = np.argmax(after - before)
+    return (
+        f"At a shift of {SHIFTS[i]:.0%} the network falls from {before[0]:.1%} to {before[i]:.1%};"
+        f" new statistics alone, without a label or a step of training, bring it to {after[i]:.1%},"
+        f" and a network trained on such digits reaches {anew[i]:.1%}."
+    )
+
+
+def draw_digits(panels, x_test):
+    """Draw the first test digits, one below the other, and a column for each shift."""
+    rng = np.random.default_rng(0)
+    for axes, shift in zip(panels, SHIFTS, strict=True):
+        digits = shifted(x_test[:3], shift, rng).reshape(-1, 8, 8)
+        apart = np.pad(digits, ((0, 0), (0, 1), (0, 0)), constant_values=np.nan)
+        axes.imshow(np.vstack(apart), cmap="gray", vmin=0, vmax=1)
+        axes.set_title(f"{shift:.0%}", fontsize="medium")
+        axes.set_axis_off()
+
+
+def save_picture(results, x_test, path):
+    figure = Figure(figsize=(8, 7), layout="constrained", dpi=120)
+    top, bottom = figure.subfigures(2, 1, height_ratios=[2, 5])
+    draw_digits(top.subplots(1, len(SHIFTS)), x_test)
+    axes = bottom.subplots()
+    for name, accuracies in results.items():
+        draw_runs(axes, SHIFTS, accuracies, COLORS[name], name)
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_xlabel("shift: less light and more noise")
+    set_accuracy_axis(axes, [0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98])
+    axes.legend(frameon=False, loc="lower left")
+    style(axes, "A network that learned from clean digits")
+    figure.savefig(path)
+
+
+def main():
+    arguments = example_parser(__doc__, epochs=8).parse_args()
+    picture = picture_path(arguments.out, "domain_shift")
+
+    # NumPy's matrix products have threads of their own, which on few cores would wait for cybn's.
+    cybn.set_num_threads(1)
+    x_train, x_test, *labels = split_digits(seed=0)
+    digits = x_train / 16, x_test / 16, *labels
+    results = sweep(digits, arguments.epochs)
+    print_table(results)
+    save_picture(results, digits[1], picture)
+    print(f"Picture: {picture}")
+    print(f"\n{conclusion(results)}")
+
+
+if __name__ == "__main__":
+    main()
