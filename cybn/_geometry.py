@@ -24,7 +24,7 @@ class Geometry(NamedTuple):
     values: int  # of a statistic
     cells: int  # channels of all samples
     group: int  # cells of a statistic
-    work_sizes: tuple[int, int]  # of the kernels' work arrays, forward and backward
+    work_size: int  # of the kernels' work array
 
 
 def _geometry(axes, statistics, parameters, group=1, shared=False, inside=False):
@@ -34,8 +34,8 @@ def _geometry(axes, statistics, parameters, group=1, shared=False, inside=False)
     values = outer * inner * group * (samples if shared else 1)
     axes = (*axes, group, shared, math.prod(parameters), inside)
     empty = cells * values == 0
-    sizes = (kernels.WORK_ROWS * cells, 0) if empty else kernels.work_sizes(axes)
-    return Geometry(axes, statistics, parameters, values, cells, group, sizes)
+    size = kernels.WORK_ROWS * cells if empty else kernels.work_size(axes)
+    return Geometry(axes, statistics, parameters, values, cells, group, size)
 
 
 def _of_shape(expected):
@@ -47,6 +47,8 @@ def _of_shape(expected):
         @wraps(build)
         def geometry(shape, axis, *options):
             try:
+                if isinstance(axis, tuple):
+                    axis = tuple(map(index, axis))
                 return cached(shape, axis, *options)
             except TypeError:
                 raise TypeError(f"axis: expected {expected}, got {axis!r}") from None
@@ -136,38 +138,36 @@ def _around(shape, start, stop):
     return math.prod(shape[:start]), math.prod(shape[start:stop]), math.prod(shape[stop:])
 
 
-def is_per_sample(parameter, name, geometry):
-    """Whether gamma or beta has one dimension more than the channels of a `batch_geometry`."""
+def is_per_sample(gamma, beta, dimensions):
+    """Whether gamma, or beta where it is None, has one dimension more than the channels."""
+    parameter, name = (beta, "beta") if gamma is None else (gamma, "gamma")
     if parameter is None:
         return False
     ndim = parameter.ndim if type(parameter) is np.ndarray else as_array(parameter, name).ndim
-    return ndim == len(geometry.parameters) + 1
+    return ndim == dimensions + 1
 
 
 def as_mask(where, shape, axis):
-    """Return `where` as the kernels take it, and how many values of each channel it selects.
-
-    It keeps length 1 on the channel axes if it has it there, else gets x's whole shape.
-    """
+    """Return `where` in x's shape, and how many values of each channel it selects."""
     where = as_array(where, "where")
     if where.dtype != bool:
         raise TypeError(f"where: expected bool, got {where.dtype}")
     start, stop = _adjacent(shape, axis)
     lengths = (1,) * (len(shape) - where.ndim) + where.shape
-    compact = math.prod(lengths[start:stop]) == 1
-    full = (*shape[:start], *[1] * (stop - start), *shape[stop:]) if compact else shape
+    of_channels = math.prod(lengths[start:stop]) != 1
     try:
-        mask = np.ascontiguousarray(np.broadcast_to(where, full))
+        mask = np.broadcast_to(where, shape)
     except ValueError:
         mask = None
-    if mask is None or not (compact or isinstance(axis, tuple)):
+    if mask is None or (of_channels and not isinstance(axis, tuple)):
         raise ValueError(
             f"where: expected a shape that broadcasts to {shape}, of length 1 on axis {axis}, "
             f"got {where.shape}"
         )
+    one = mask if of_channels else mask[(slice(None),) * start + (slice(1),) * (stop - start)]
     others = (*range(start), *range(stop, len(shape)))
-    counts = np.count_nonzero(mask, axis=others)
-    return mask, np.array(np.broadcast_to(counts, shape[start:stop]), dtype=np.int64)
+    counts = np.broadcast_to(np.count_nonzero(one, axis=others), shape[start:stop])
+    return np.ascontiguousarray(mask), counts.astype(np.int64)
 
 
 def as_plain(array):

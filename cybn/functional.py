@@ -174,7 +174,7 @@ def forward(
     """
     given, x = x, as_input(x, "x")
     geometry = batch_geometry(x.shape, axis)
-    if is_per_sample(gamma, "gamma", geometry) or is_per_sample(beta, "beta", geometry):
+    if is_per_sample(gamma, beta, len(geometry.parameters)):
         geometry = conditional_geometry(x.shape, axis)
     momentum, eps = check_settings(training, momentum, eps)
     mask = None if where is None else as_mask(where, x.shape, axis)
@@ -212,7 +212,7 @@ def normalize(
     `centered`.
     """
     y = np.empty(x.shape, x.dtype) if out is None else out
-    work = np.empty(geometry.work_sizes[0])
+    work = np.empty(geometry.work_size)
     where, count = mask or (None, geometry.values)
     masks = where, None if where is None else count.astype(np.float64).reshape(-1)
     running = running_mean, running_var
@@ -243,7 +243,7 @@ def statistics(x, axis, where):
     geometry = batch_geometry(x.shape, axis)
     where, count = (None, geometry.values) if where is None else as_mask(where, x.shape, axis)
     counts = None if where is None else count.astype(np.float64).reshape(-1)
-    work = np.full(geometry.work_sizes[0], np.nan)
+    work = np.full(geometry.work_size, np.nan)
     if x.size:
         settings = geometry.axes, True, True, 0.0, 1.0, schedule(x.nbytes)
         _insist(kernels.forward(x, None, where, counts, *[None] * 4, work, *settings))
@@ -323,7 +323,7 @@ def backward(dy, cache, *, out=None):
     dgamma = None if cache._gamma_dtype is None else np.empty(flat, cache._gamma_dtype)
     dbeta = None if cache._beta_dtype is None else np.empty(flat, cache._beta_dtype)
     settings = (
-        *(cache._where, dgamma, dbeta, np.empty(geometry.work_sizes[1]), cache._work),
+        *(cache._where, dgamma, dbeta, np.empty(geometry.work_size), cache._work),
         *(geometry.axes, cache.training, cache._centered, schedule(3 * x.nbytes)),
     )
     if not x.size or not kernels.backward(dy, x, dx, *settings):

@@ -1,7 +1,13 @@
 """The relatives of batch normalization: layer, RMS, instance and group norm, and weights."""
 
 from ._checks import checked_int
-from ._geometry import as_array, as_input, batch_geometry, sample_geometry, trailing_geometry
+from ._geometry import (
+    as_input,
+    batch_geometry,
+    is_per_sample,
+    sample_geometry,
+    trailing_geometry,
+)
 from .functional import checked_eps, normalize
 
 NOT_TRACKED = None, None  # running_mean, running_var
@@ -156,11 +162,7 @@ def instance_norm(x, gamma=None, beta=None, *, axis=1, eps=1e-5, out=None):
     array([[ 2., 20.]])
     """
     given, x = x, as_input(x, "x")
-    per_sample = any(
-        parameter is not None and as_array(parameter, name).ndim == 2
-        for parameter, name in ((gamma, "gamma"), (beta, "beta"))
-    )
-    geometry = sample_geometry(x.shape, axis, None, per_sample)
+    geometry = sample_geometry(x.shape, axis, None, is_per_sample(gamma, beta, 1))
     parameters = gamma, beta, *NOT_TRACKED
     return normalize(given, x, geometry, *parameters, None, out, checked_eps(eps))
 

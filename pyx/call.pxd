@@ -1,7 +1,7 @@
 # One call of a kernel: its plan, its arrays, and the rows of `work`, where what belongs to a
 # cell is kept in float64.
 
-from plan cimport Plan, first_channel, tile_sample
+from plan cimport Plan
 from rows cimport Factor, Mask
 
 cdef enum:
@@ -31,8 +31,7 @@ cdef struct Call:
     Factor of_u, of_v
     const double* gamma             # of the values of a cell: then they are not in the rows
     const double* beta
-    Mask where                      # NULL: everywhere
-    Py_ssize_t where_outer, where_channel   # its strides
+    Mask where                      # of x's shape, or NULL
     double* work
     const double* forward_work      # backward: that of the forward call
     double momentum, eps
@@ -47,11 +46,3 @@ cdef inline double* row(const Call* call, Py_ssize_t index) noexcept nogil:
 
 cdef inline double* partial(const Call* call, Py_ssize_t block) noexcept nogil:
     return row(call, work_rows + 2 * block)
-
-
-cdef inline Mask mask_at(
-    const Call* call, Py_ssize_t tile, Py_ssize_t run, Py_ssize_t row,
-) noexcept nogil:
-    """The mask of a row on, where the rows of a tile lie side by side."""
-    return (call.where + (tile_sample(&call.plan, tile) * call.plan.outer + run) * call.where_outer
-            + first_channel(&call.plan, tile) * call.where_channel + row * call.plan.row_stride)

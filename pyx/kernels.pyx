@@ -36,7 +36,7 @@ from call cimport (
     running_var_row, shift_row, slope_row, var_row, work_rows,
 )
 from passes cimport map_block, sum_block
-from plan cimport Plan, Shape, make_plan, part_stop, part_tiles
+from plan cimport Plan, Shape, first_cell, make_plan, tile_channels
 from rows cimport LANES, Factor, Mask, real
 from solve cimport add_up, repeat, solve_backward, solve_forward, solve_parameters
 
@@ -44,8 +44,10 @@ MEAN, VAR, INVSTD, WORK_ROWS = mean_row, var_row, invstd_row, work_rows
 
 
 cdef void solve_part(const Call* call, Py_ssize_t part) noexcept nogil:
-    cdef Py_ssize_t start = part_stop(&call.plan, part - 1) if part else 0
-    call.solve(call, start, part_stop(&call.plan, part))
+    cdef Py_ssize_t first = part * call.plan.part_tiles
+    cdef Py_ssize_t last = first + call.plan.part_tiles - 1
+    call.solve(call, first_cell(&call.plan, first),
+               first_cell(&call.plan, last) + tile_channels(&call.plan, last))
 
 
 cdef void sum_task(
@@ -62,35 +64,30 @@ cdef void map_task(
 
 cdef void run_part(const Call* call, Py_ssize_t part, const real* storage) noexcept nogil:
     """Both phases of one part, while it is in the cache."""
-    cdef Py_ssize_t tiles = part_tiles(&call.plan)
+    cdef Py_ssize_t first = part * call.plan.part_tiles
+    cdef Py_ssize_t last = first + call.plan.part_tiles
     cdef Py_ssize_t tile, block
     if call.sums:
-        for tile in range(part * tiles, (part + 1) * tiles):
+        for tile in range(first, last):
             for block in range(call.plan.blocks):
                 sum_task(call, tile, block, storage)
     solve_part(call, part)
     if call.out != NULL:
-        for tile in range(part * tiles, (part + 1) * tiles):
+        for tile in range(first, last):
             for block in range(call.plan.blocks):
                 map_task(call, tile, block, storage)
-
-
-cdef bint is_part_by_part(const Call* call, Py_ssize_t itemsize) noexcept nogil:
-    """Whether a thread keeps a part to itself; else the blocks of all tiles are shared out."""
-    cdef Py_ssize_t tiles = part_tiles(&call.plan)
-    cdef double tile_bytes = (<double>call.plan.outer * call.plan.inner
-                              * call.plan.tile_channels * itemsize)
-    return (call.plan.tiles // tiles >= 4 * call.threads
-            and tile_bytes * tiles * call.threads <= call.cache_size)
 
 
 cdef void run(const Call* call, const real* storage) noexcept nogil:
     """Sum, solve, map: in one parallel region, if in any. `storage` only brings its type."""
     cdef Py_ssize_t tiles = call.plan.tiles
-    cdef Py_ssize_t parts = tiles // part_tiles(&call.plan)
+    cdef Py_ssize_t parts = tiles // call.plan.part_tiles
     cdef Py_ssize_t tasks = tiles * call.plan.blocks
     cdef Py_ssize_t task
-    cdef bint part_by_part = is_part_by_part(call, sizeof(real))
+    cdef double part_bytes = <double>call.plan.size // parts * sizeof(real)
+    # A thread keeps a part to itself; or else the blocks of all tiles are shared out.
+    cdef bint part_by_part = (parts >= 4 * call.threads
+                              and part_bytes * call.threads <= call.cache_size)
     if call.threads == 1 and (part_by_part or call.plan.blocks == 1):
         for task in range(parts):
             run_part(call, task, storage)
@@ -141,75 +138,54 @@ cdef inline const Storage* storage(const Py_buffer* array) noexcept nogil:
     return &STORAGE[array.itemsize == sizeof(double)]
 
 
-cdef struct Norm:       # what the tuple `axes` says
-    Shape shape
-    Py_ssize_t parameters   # values of gamma
-    bint inside             # whether they belong to the places of a cell
-
-
-cdef Norm read_norm(tuple axes) except *:
-    cdef Norm norm
-    cdef Shape* s = &norm.shape
-    (s.samples, s.outer, s.channels, s.inner, s.group, s.shared, norm.parameters,
-     norm.inside) = axes
-    s.foldable = True
-    return norm
-
-
-cdef Shape rows_of(const Plan* p) noexcept nogil:
-    """Cells as rows, whose columns are summed."""
-    return Shape(1, p.cells, p.inner, 1, 1, False, False)
+cdef Shape read_shape(tuple axes) except *:
+    cdef Shape s
+    (s.samples, s.outer, s.channels, s.inner, s.group, s.shared, s.parameters, s.inside) = axes
+    s.by_row = False
+    return s
 
 
 cdef Py_ssize_t work_of(const Plan* p) noexcept nogil:
     return (work_rows + 2 * p.blocks) * p.cells
 
 
-cdef Py_ssize_t forward_size(const Plan* p, bint inside) noexcept nogil:
-    return work_of(p) + (2 * p.inner if inside else 0)
+cdef Plan columns_of(const Plan* p) noexcept nogil:
+    """The cells as rows, whose columns are summed."""
+    return make_plan(Shape(1, p.cells, p.shape.inner, 1, 1, p.shape.inner, False, False, True))
 
 
-cdef Py_ssize_t backward_size(const Plan* p, bint inside) noexcept nogil:
-    cdef Shape rows = rows_of(p)
-    cdef Plan columns = make_plan(&rows)
-    return work_of(p) + (work_of(&columns) if inside else 0)
+cdef Py_ssize_t work_values(const Plan* p) noexcept nogil:
+    """Values that `work` has to hold: if parameters are inside, them and the sums of columns, too."""
+    cdef Plan columns
+    if not p.shape.inside:
+        return work_of(p)
+    columns = columns_of(p)
+    return work_of(p) + 2 * p.shape.inner + work_of(&columns)
 
 
-def work_sizes(tuple axes):
-    """Values that the work arrays of forward and of backward have to hold."""
-    cdef Norm norm = read_norm(axes)
-    cdef Plan plan = make_plan(&norm.shape)
-    return forward_size(&plan, norm.inside), backward_size(&plan, norm.inside)
+def work_size(tuple axes):
+    cdef Plan plan = make_plan(read_shape(axes))
+    return work_values(&plan)
 
 
-cdef Norm prepare(
+cdef int prepare(
     Call* call, Buffers* buffers, tuple axes, bint training, bint centered, tuple schedule,
-) except *:
-    cdef Norm norm = read_norm(axes)
-    call.plan = make_plan(&norm.shape)
+) except -1:
+    call.plan = make_plan(read_shape(axes))
     call.stream, call.cache_size, call.threads = schedule
     call.training, call.centered = training, centered
     call.gamma = call.beta = NULL
     buffers.count, buffers.refused = 0, False
-    return norm
+    return 0
 
 
 cdef bint fits(
     const Call* call, const Py_buffer* x, const Py_buffer* where, const Py_buffer* work,
-    Py_ssize_t work_size,
 ) noexcept nogil:
-    """Whether x, where, and work have the sizes that the plan goes by."""
+    """Whether x, where and work have the sizes that the plan goes by."""
     cdef Py_ssize_t size = call.plan.size
-    return (x.len == size * x.itemsize and work.len == work_size * <Py_ssize_t>sizeof(double)
-            and (where.buf == NULL or where.len in (size, size // call.plan.channels)))
-
-
-cdef void set_mask(Call* call, const Py_buffer* where) noexcept nogil:
-    """A mask is (samples, outer, channels or 1, inner)."""
-    cdef bint of_channels = where.len == call.plan.size
-    call.where = <Mask>where.buf
-    call.where_channel = call.plan.inner if of_channels else 0
-    call.where_outer = call.plan.inner * (call.plan.channels if of_channels else 1)
+    return (x.len == size * x.itemsize and (where.buf == NULL or where.len == size)
+            and work.len == work_values(&call.plan) * <Py_ssize_t>sizeof(double))
 
 
 cdef void fill(
@@ -227,15 +203,16 @@ cdef void fill(
 
 
 cdef void set_parameters(
-    Call* call, bint inside, const Py_buffer* gamma, const Py_buffer* beta,
+    Call* call, const Py_buffer* gamma, const Py_buffer* beta,
 ) noexcept nogil:
+    cdef Py_ssize_t inner = call.plan.shape.inner
     cdef Py_buffer none
     memset(&none, 0, sizeof(none))
-    if inside:
+    if call.plan.shape.inside:
         call.gamma = call.work + work_of(&call.plan)
-        call.beta = call.gamma + call.plan.inner
-        fill(gamma, 1, call.plan.inner, <double*>call.gamma)
-        fill(beta, 0, call.plan.inner, <double*>call.beta)
+        call.beta = call.gamma + inner
+        fill(gamma, 1, inner, <double*>call.gamma)
+        fill(beta, 0, inner, <double*>call.beta)
         gamma = beta = &none
     fill(gamma, 1, call.plan.cells, row(call, slope_row))
     fill(beta, 0, call.plan.cells, row(call, center_row))
@@ -249,39 +226,37 @@ cdef void give(const double* values, const Py_buffer* view) noexcept nogil:
 
 cdef Py_ssize_t first_selected(const Call* call, Py_ssize_t channel) noexcept nogil:
     """Where in x the first value of a channel lies that the mask selects, or -1."""
-    cdef const Plan* p = &call.plan
-    cdef Mask start
-    cdef Mask found
+    cdef const Shape* s = &call.plan.shape
     cdef Py_ssize_t o
-    for o in range(p.samples * p.outer):
-        start = call.where + o * call.where_outer + channel * call.where_channel
-        found = <Mask>memchr(start, 1, p.inner)
+    cdef const void* found
+    for o in range(s.samples * s.outer):
+        found = memchr(call.where + (o * s.channels + channel) * s.inner, 1, s.inner)
         if found != NULL:
-            return (o * p.channels + channel) * p.inner + (found - start)
+            return <Mask>found - call.where
     return -1
 
 
 cdef void load_shift(const Call* call, const Py_buffer* x) noexcept nogil:
     """K of every cell: a value of its statistic, the same for all its cells."""
-    cdef const Plan* p = &call.plan
+    cdef const Shape* s = &call.plan.shape
     cdef const char* values = <const char*>x.buf
     cdef double* shift = row(call, shift_row)
     cdef Py_ssize_t i, place
-    memset(shift, 0, p.cells * sizeof(double))
+    memset(shift, 0, call.plan.cells * sizeof(double))
     if call.where != NULL:
-        for i in range(p.channels):
+        for i in range(s.channels):
             place = first_selected(call, i)
             if place >= 0:
                 storage(x).load(values + place * x.itemsize, 0, 1, shift + i)
     elif call.centered:
-        for i in range(1 if p.shared else p.samples):
-            storage(x).load(values + i * p.outer * p.channels * p.inner * x.itemsize, p.inner,
-                            p.channels, shift + i * p.channels)
-    if p.group > 1:
-        for i in range(p.cells):
-            shift[i] = shift[i - i % p.group]
-    if p.shared:
-        repeat(shift, p.cells, p.channels)
+        for i in range(1 if s.shared else s.samples):
+            storage(x).load(values + i * s.outer * s.channels * s.inner * x.itemsize, s.inner,
+                            s.channels, shift + i * s.channels)
+    if s.group > 1:
+        for i in range(call.plan.cells):
+            shift[i] = shift[i // s.group * s.group]
+    if s.shared:
+        repeat(shift, call.plan.cells, s.channels)
 
 
 def is_plain(array):
@@ -305,9 +280,9 @@ def forward(
     """
     cdef Call call
     cdef Buffers buffers
-    cdef Norm norm = prepare(&call, &buffers, axes, training, centered, schedule)
+    prepare(&call, &buffers, axes, training, centered, schedule)
     cdef Plan* plan = &call.plan
-    cdef Py_ssize_t work_size = forward_size(plan, norm.inside)
+    cdef Shape* shape = &plan.shape
     try:
         x_ = borrow(&buffers, x, ndarray)
         y_ = borrow(&buffers, y, ndarray, True)
@@ -318,12 +293,12 @@ def forward(
         mean_ = borrow(&buffers, running_mean, ndarray, training)
         var_ = borrow(&buffers, running_var, ndarray, training)
         work_ = borrow(&buffers, work, ndarray, True)
-        if (buffers.refused or not fits(&call, x_, where_, work_, work_size)
+        if (buffers.refused or not fits(&call, x_, where_, work_)
                 or (y_.buf != NULL and not alike(x_, y_))
                 or (mean_.buf == NULL) != (var_.buf == NULL)
-                or not is_vector(counts_, plan.channels)
-                or not is_vector(gamma_, norm.parameters) or not is_vector(beta_, norm.parameters)
-                or not is_vector(mean_, plan.channels) or not is_vector(var_, plan.channels)
+                or not is_vector(gamma_, shape.parameters) or not is_vector(beta_, shape.parameters)
+                or not is_vector(mean_, shape.channels) or not is_vector(var_, shape.channels)
+                or not is_vector(counts_, shape.channels)
                 or not is_apart(&buffers, y_, NULL if training else x_)):
             return False
         if training and not (is_apart(&buffers, mean_, NULL) and is_apart(&buffers, var_, NULL)):
@@ -331,18 +306,18 @@ def forward(
         call.u = call.v = call.x = x_.buf
         call.dy = NULL
         call.out = y_.buf
+        call.where = <Mask>where_.buf
         call.work = <double*>work_.buf
         call.solve = solve_forward
         call.sums = training
         call.momentum, call.eps = momentum, eps
         call.of_u = call.of_v = Factor(row(&call, shift_row), NULL, 0, 1)
         with nogil:
-            set_mask(&call, where_)
-            set_parameters(&call, norm.inside, gamma_, beta_)
+            set_parameters(&call, gamma_, beta_)
             fill(mean_, 0, plan.cells, row(&call, running_mean_row if training else mean_row))
             fill(var_, 1, plan.cells, row(&call, running_var_row if training else var_row))
-            fill(counts_, <double>plan.outer * plan.inner * plan.group
-                 * (plan.samples if plan.shared else 1), plan.cells, row(&call, count_row))
+            fill(counts_, <double>shape.outer * shape.inner * shape.group
+                 * (shape.samples if shape.shared else 1), plan.cells, row(&call, count_row))
             if training:
                 load_shift(&call, x_)
             storage(x_).run(&call, NULL)
@@ -354,26 +329,25 @@ def forward(
         give_back(&buffers)
 
 
-cdef Call of_columns(const Call* call) noexcept nogil:
+cdef Call call_of_columns(const Call* call) noexcept nogil:
     """The call that sums dgamma and dbeta if they are inside: over the cells, place by place."""
     cdef Call columns = call[0]
-    cdef Shape rows = rows_of(&call.plan)
-    cdef const double* forward_row = call.forward_work
     cdef Py_ssize_t cells = call.plan.cells
-    columns.plan = make_plan(&rows)
-    columns.work = call.work + work_of(&call.plan)
+    columns.plan = columns_of(&call.plan)
+    columns.work = call.work + work_of(&call.plan) + 2 * call.plan.shape.inner
     columns.of_u = Factor(NULL, NULL, 0, 1)
-    columns.of_v = Factor(forward_row + mean_row * cells, forward_row + invstd_row * cells, 1, 0)
+    columns.of_v = Factor(call.forward_work + mean_row * cells,
+                          call.forward_work + invstd_row * cells, 1, 0)
     columns.solve = solve_parameters
     columns.out = NULL
     return columns
 
 
 cdef void give_gradients(
-    const Call* call, Py_ssize_t parameters, const Py_buffer* dgamma, const Py_buffer* dbeta,
+    const Call* call, const Py_buffer* dgamma, const Py_buffer* dbeta,
 ) noexcept nogil:
-    add_up(row(call, dgamma_row), call.plan.cells, parameters)
-    add_up(row(call, dbeta_row), call.plan.cells, parameters)
+    add_up(row(call, dgamma_row), call.plan.cells, call.plan.shape.parameters)
+    add_up(row(call, dbeta_row), call.plan.cells, call.plan.shape.parameters)
     give(row(call, dgamma_row), dgamma)
     give(row(call, dbeta_row), dbeta)
 
@@ -385,10 +359,9 @@ def backward(
     """dx, dgamma and dbeta (if not None), from the work of forward. False: arrays refused."""
     cdef Call call, columns
     cdef Buffers buffers
-    cdef Norm norm = prepare(&call, &buffers, axes, training, centered, schedule)
+    prepare(&call, &buffers, axes, training, centered, schedule)
     cdef Plan* plan = &call.plan
-    cdef Py_ssize_t work_size = backward_size(plan, norm.inside)
-    cdef Py_ssize_t forward_bytes = forward_size(plan, norm.inside) * sizeof(double)
+    cdef Shape* shape = &plan.shape
     try:
         dy_ = borrow(&buffers, dy, ndarray)
         x_ = borrow(&buffers, x, ndarray)
@@ -398,34 +371,33 @@ def backward(
         dbeta_ = borrow(&buffers, dbeta, ndarray, True)
         work_ = borrow(&buffers, work, ndarray, True)
         forward_ = borrow(&buffers, forward_work, ndarray)
-        if (buffers.refused or not fits(&call, x_, where_, work_, work_size)
-                or forward_.len != forward_bytes or not alike(x_, dy_) or not alike(x_, dx_)
-                or not is_vector(dgamma_, norm.parameters)
-                or not is_vector(dbeta_, norm.parameters) or not is_apart(&buffers, dx_, dy_)):
+        if (buffers.refused or not fits(&call, x_, where_, work_)
+                or work_.len != forward_.len or not alike(x_, dy_) or not alike(x_, dx_)
+                or not is_vector(dgamma_, shape.parameters)
+                or not is_vector(dbeta_, shape.parameters) or not is_apart(&buffers, dx_, dy_)):
             return False
         call.u = dy_.buf
         call.v = x_.buf
         call.x = call.v if training else call.u
         call.dy = call.u if training else NULL
         call.out = dx_.buf
+        call.where = <Mask>where_.buf
         call.work = <double*>work_.buf
         call.forward_work = <double*>forward_.buf
         call.solve = solve_backward
         call.sums = training or dgamma is not None or dbeta is not None
-        if norm.inside:
-            call.gamma = call.forward_work + work_of(plan)
-            call.beta = call.gamma + plan.inner
-        call.of_u = Factor(NULL, call.gamma, LANES if plan.along else 0, 1)
+        if shape.inside:
+            call.gamma = call.beta = call.forward_work + work_of(plan)
+        call.of_u = Factor(NULL, call.gamma, LANES, 1)
         call.of_v = Factor(call.forward_work + mean_row * plan.cells, NULL, 0, 1)
         with nogil:
-            set_mask(&call, where_)
-            if norm.inside:     # first, as dx may take the place of dy
-                columns = of_columns(&call)
+            if shape.inside:    # first, as dx may take the place of dy
+                columns = call_of_columns(&call)
                 storage(x_).run(&columns, NULL)
-                give_gradients(&columns, norm.parameters, dgamma_, dbeta_)
+                give_gradients(&columns, dgamma_, dbeta_)
             storage(x_).run(&call, NULL)
-            if call.sums and not norm.inside:
-                give_gradients(&call, norm.parameters, dgamma_, dbeta_)
+            if call.sums and not shape.inside:
+                give_gradients(&call, dgamma_, dbeta_)
         return True
     finally:
         give_back(&buffers)

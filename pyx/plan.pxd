@@ -6,12 +6,14 @@
 # A tile is one cell or several neighbouring ones. Its data are `runs` runs, each of `rows` rows
 # of `width` lanes and a shorter `tail`; lane j of a row always belongs to the same cell:
 #
-#   along    inner is long: a tile is one cell, its rows are LANES pieces of its own values.
+#   along    inner is long, or has parameters of its own (`inside`): a tile is one cell, its rows
+#            are LANES pieces of its own values.
 #   across   inner is short (or 1): a row is the stretch of neighbouring channels, the next row lies
 #            one outer step further. A matrix too narrow for that is folded: `fold` of its rows
 #            make one row of lanes.
 #
-# A section is the tiles of whole groups, one tile if it can hold them.
+# A part is what can be solved by itself: the tiles of a group, a tile of whole groups, or where
+# samples share statistics, everything.
 #
 # A run is cut into pieces, runs x pieces are the units, and a block is a number of units. Sums are
 # kept per block and added in the order of blocks: all that decides the order of summation is made
@@ -31,14 +33,15 @@ cdef enum:
 cdef struct Shape:
     Py_ssize_t samples, outer, channels, inner
     Py_ssize_t group
-    bint shared, foldable
+    Py_ssize_t parameters           # values of gamma
+    bint shared, inside
+    bint by_row                     # sums have factors of each row, which is not folded then
 
 cdef struct Plan:
-    Py_ssize_t samples, outer, channels, inner, group
-    bint shared, along
+    Shape shape
     Py_ssize_t cells, size
-    Py_ssize_t sections, section_channels, section_tiles
-    Py_ssize_t tile_channels, tiles
+    Py_ssize_t tile_channels, sample_tiles, tiles, part_tiles
+    bint along
     Py_ssize_t span                 # lanes of one cell
     Py_ssize_t fold
     Py_ssize_t runs, run_stride
@@ -53,56 +56,50 @@ cdef inline Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
     return (a + b - 1) // b
 
 
-cdef inline void plan_along(Plan* p) noexcept nogil:
+cdef inline void plan_along(Plan* p, const Shape* s) noexcept nogil:
     p.tile_channels, p.span, p.fold = 1, LANES, 1
-    p.section_channels = p.section_tiles = p.group
-    p.runs, p.run_stride = p.outer, p.channels * p.inner
-    p.rows, p.row_stride, p.tail = p.inner // LANES, LANES, p.inner % LANES
+    p.runs, p.run_stride = s.outer, s.channels * s.inner
+    p.rows, p.row_stride, p.tail = s.inner // LANES, LANES, s.inner % LANES
     p.piece_rows = ALONG_ROWS
-    p.sum_ahead = p.run_stride if p.outer > 1 and p.rows <= ALONG_ROWS else NEAR
+    p.sum_ahead = p.run_stride if s.outer > 1 and p.rows <= ALONG_ROWS else NEAR
     p.map_ahead = NEAR
 
 
-cdef inline void plan_across(Plan* p, bint foldable) noexcept nogil:
-    cdef Py_ssize_t matrix_width = p.channels * p.inner
-    cdef Py_ssize_t most = min(p.channels, WIDTH // p.inner)
+cdef inline void plan_across(Plan* p, const Shape* s) noexcept nogil:
+    cdef Py_ssize_t matrix_width = s.channels * s.inner
     cdef Py_ssize_t whole_strips = LANES
     while whole_strips > 1 and matrix_width % (2 * LANES // whole_strips) == 0:
         whole_strips //= 2
-    p.fold = max(1, min(whole_strips, WIDTH // matrix_width, p.outer)) if foldable else 1
-    if p.group <= most:
-        p.section_channels = p.tile_channels = most // p.group * p.group
-    else:
-        p.section_channels = p.group
-        p.tile_channels = ceil_div(p.group, ceil_div(p.group, most))
-    p.section_tiles = ceil_div(p.section_channels, p.tile_channels)
-    p.span = p.inner
+    p.fold = 1 if s.by_row else max(1, min(whole_strips, WIDTH // matrix_width, s.outer))
+    p.tile_channels, p.span = min(s.channels, WIDTH // s.inner), s.inner
+    while p.tile_channels % s.group and s.group % p.tile_channels:
+        p.tile_channels -= 1
     p.runs, p.run_stride = 1, 0
-    p.rows, p.row_stride = p.outer // p.fold, p.fold * matrix_width
-    p.tail = p.outer % p.fold * matrix_width
+    p.rows, p.row_stride = s.outer // p.fold, p.fold * matrix_width
+    p.tail = s.outer % p.fold * matrix_width
     p.piece_rows = ACROSS_ROWS
     if p.rows > ACROSS_ROWS:
         p.sum_ahead = ACROSS_ROWS * p.row_stride
     else:
-        p.sum_ahead = p.tile_channels * p.inner
+        p.sum_ahead = p.tile_channels * s.inner
     p.map_ahead = ceil_div(NEAR, p.row_stride) * p.row_stride
 
 
-cdef inline Plan make_plan(const Shape* s) noexcept nogil:
+cdef inline Plan make_plan(Shape s) noexcept nogil:
     cdef Plan p
-    p.samples, p.outer, p.channels, p.inner = s.samples, s.outer, s.channels, s.inner
-    p.group, p.shared = s.group, s.shared
-    if p.outer == 1 and not p.shared:       # then samples are so many more channels
-        p.samples, p.channels = 1, p.samples * p.channels
-    p.along = p.inner >= LONG
+    if s.outer == 1 and not s.shared:       # then samples are so many more channels
+        s.samples, s.channels = 1, s.samples * s.channels
+    p.shape = s
+    p.along = s.inner >= LONG or s.inside
     if p.along:
-        plan_along(&p)
+        plan_along(&p, &s)
     else:
-        plan_across(&p, s.foldable)
-    p.cells = p.samples * p.channels
-    p.size = p.cells * p.outer * p.inner
-    p.sections = ceil_div(p.channels, p.section_channels)
-    p.tiles = p.samples * p.sections * p.section_tiles
+        plan_across(&p, &s)
+    p.cells = s.samples * s.channels
+    p.size = p.cells * s.outer * s.inner
+    p.sample_tiles = ceil_div(s.channels, p.tile_channels)
+    p.tiles = s.samples * p.sample_tiles
+    p.part_tiles = p.tiles if s.shared else ceil_div(s.group, p.tile_channels)
     p.pieces = max(1, ceil_div(p.rows, p.piece_rows))
     p.units = p.runs * p.pieces
     cdef Py_ssize_t unit_values = min(p.piece_rows, p.rows) * p.fold * p.tile_channels * p.span
@@ -111,40 +108,21 @@ cdef inline Plan make_plan(const Shape* s) noexcept nogil:
     return p
 
 
-cdef inline Py_ssize_t tile_sample(const Plan* p, Py_ssize_t tile) noexcept nogil:
-    return tile // (p.sections * p.section_tiles)
-
-
 cdef inline Py_ssize_t first_channel(const Plan* p, Py_ssize_t tile) noexcept nogil:
     """Of a tile, within its sample."""
-    return (tile // p.section_tiles % p.sections * p.section_channels
-            + tile % p.section_tiles * p.tile_channels)
+    return tile % p.sample_tiles * p.tile_channels
 
 
 cdef inline Py_ssize_t first_cell(const Plan* p, Py_ssize_t tile) noexcept nogil:
-    return tile_sample(p, tile) * p.channels + first_channel(p, tile)
+    return tile // p.sample_tiles * p.shape.channels + first_channel(p, tile)
 
 
 cdef inline Py_ssize_t tile_channels(const Plan* p, Py_ssize_t tile) noexcept nogil:
-    cdef Py_ssize_t section = tile // p.section_tiles % p.sections
-    cdef Py_ssize_t stop = min(p.channels, (section + 1) * p.section_channels)
-    return min(p.tile_channels, stop - first_channel(p, tile))
+    return min(p.tile_channels, p.shape.channels - first_channel(p, tile))
 
 
 cdef inline Py_ssize_t tile_width(const Plan* p, Py_ssize_t tile) noexcept nogil:
     return p.fold * tile_channels(p, tile) * p.span
-
-
-# A part is what can be solved by itself: a section, or where samples share statistics, everything.
-
-cdef inline Py_ssize_t part_tiles(const Plan* p) noexcept nogil:
-    return p.tiles if p.shared and p.samples > 1 else p.section_tiles
-
-
-cdef inline Py_ssize_t part_stop(const Plan* p, Py_ssize_t part) noexcept nogil:
-    """The cell after the last one of a part."""
-    cdef Py_ssize_t last = (part + 1) * part_tiles(p) - 1
-    return first_cell(p, last) + tile_channels(p, last)
 
 
 cdef inline const double* spread(
@@ -163,17 +141,6 @@ cdef inline const double* spread(
                 lane[j] = values[c]
             lane += p.span
     return lanes
-
-
-cdef inline const double* weigh(
-    const Plan* p, Py_ssize_t tile, const double* lanes, const double* weights, double* to,
-) noexcept nogil:
-    """Multiply the lanes of every cell of a tile (NULL: 1) by the weights of its values."""
-    cdef Py_ssize_t c, j
-    for c in range(tile_channels(p, tile)):
-        for j in range(p.span):
-            to[c * p.span + j] = weights[j] if lanes == NULL else lanes[c * p.span + j] * weights[j]
-    return to
 
 
 cdef inline void gather(

@@ -42,8 +42,7 @@ cdef inline Factor moved(Factor of, Py_ssize_t by) noexcept nogil:
 
 cdef inline void sum_strip(
     const real* u, const real* v, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t width,
-    Py_ssize_t ahead, Factor of_u, Factor of_v, Mask mask, Py_ssize_t mask_stride,
-    double* sum_u, double* sum_uv,
+    Py_ssize_t ahead, Factor of_u, Factor of_v, Mask mask, double* sum_u, double* sum_uv,
 ) noexcept nogil:
     """Add the terms of u to sum_u, and their products with those of v to sum_uv, row after row.
 
@@ -69,7 +68,7 @@ cdef inline void sum_strip(
         of_u = moved(of_u, of_u.row_step)
         of_v = moved(of_v, of_v.row_step)
         if mask != NULL:
-            mask += mask_stride
+            mask += stride
     for j in range(width):
         sum_u[j] = a[j]
         sum_uv[j] = ab[j]
@@ -97,7 +96,7 @@ cdef inline Coefficients advanced(Coefficients k, Py_ssize_t lanes) noexcept nog
 
 
 cdef inline void normalize(
-    const real* x, real* out, Py_ssize_t length, Coefficients k, Mask mask,
+    const real* x, real* out, Py_ssize_t length, Coefficients k,
 ) noexcept nogil:
     """out = (x - mean) * (slope * gamma) + center, or + beta."""
     cdef Py_ssize_t j, i
@@ -106,11 +105,11 @@ cdef inline void normalize(
         i = j * k.step
         slope = k.slope[i] if k.gamma == NULL else k.slope[i] * k.gamma[j]
         center = k.center[i] if k.gamma == NULL else k.beta[j]
-        out[j] = <real>((x[j] - k.mean[i]) * slope + center if mask == NULL or mask[j] else 0)
+        out[j] = <real>((x[j] - k.mean[i]) * slope + center)
 
 
 cdef inline void differentiate(
-    const real* x, const real* dy, real* out, Py_ssize_t length, Coefficients k, Mask mask,
+    const real* x, const real* dy, real* out, Py_ssize_t length, Coefficients k,
 ) noexcept nogil:
     """out = (x - mean) * slope + (dy * (scale * gamma) - center)."""
     cdef Py_ssize_t j, i
@@ -118,8 +117,14 @@ cdef inline void differentiate(
     for j in range(length):
         i = j * k.step
         scale = k.scale[i] if k.gamma == NULL else k.scale[i] * k.gamma[j]
-        out[j] = <real>((x[j] - k.mean[i]) * k.slope[i] + (dy[j] * scale - k.center[i])
-                        if mask == NULL or mask[j] else 0)
+        out[j] = <real>((x[j] - k.mean[i]) * k.slope[i] + (dy[j] * scale - k.center[i]))
+
+
+cdef inline void clear(real* out, Py_ssize_t length, Mask mask) noexcept nogil:
+    """Set to 0 what the mask leaves out."""
+    cdef Py_ssize_t j
+    for j in range(length):
+        out[j] = out[j] if mask[j] else 0
 
 
 cdef inline void halve(double* lanes, Py_ssize_t groups, Py_ssize_t width) noexcept nogil:

@@ -43,15 +43,16 @@ cdef inline void pool(
     """Give every cell the sum over those that have one statistic with it."""
     cdef Py_ssize_t c, i
     cdef double total
-    if p.shared:
-        add_up(values, p.cells, p.channels)
-        repeat(values, p.cells, p.channels)
-    if p.group > 1:
-        for c in range(start // p.group, stop // p.group):
+    cdef Py_ssize_t group = p.shape.group
+    if p.shape.shared:
+        add_up(values, p.cells, p.shape.channels)
+        repeat(values, p.cells, p.shape.channels)
+    if group > 1:
+        for c in range(start // group, stop // group):
             total = 0
-            for i in range(c * p.group, (c + 1) * p.group):
+            for i in range(c * group, (c + 1) * group):
                 total += values[i]
-            for i in range(c * p.group, (c + 1) * p.group):
+            for i in range(c * group, (c + 1) * group):
                 values[i] = total
 
 
