@@ -66,7 +66,7 @@ class Moments:
                 f"Moments: expected equal shapes, got {self.mean.shape} and {other.mean.shape}"
             )
         count = self.count + other.count
-        weight = other.count / np.maximum(count, 1)
+        weight = other.count / (count + (count == 0))
         delta = other.mean - self.mean
         mean = self.mean + delta * weight
         m2 = self.m2 + other.m2 + delta * (delta * (self.count * weight))
@@ -89,9 +89,8 @@ class Moments:
         numpy.ndarray
             NaN where there are no more than `ddof` values.
         """
-        divisor = np.asarray(self.count - checked_int(ddof, "ddof", least=0), np.float64)
-        nothing = np.full(self.m2.shape, np.nan)
-        return np.divide(self.m2, divisor, out=nothing, where=divisor > 0)
+        divisor = self.count - checked_int(ddof, "ddof", least=0)
+        return self.m2 / np.where(divisor > 0, divisor, np.nan)
 
     def std(self, ddof=0):
         """Return the standard deviation, the square root of ``var(ddof)``.
@@ -112,7 +111,7 @@ class Moments:
 
 
 def _checked_count(count, shape):
-    if not np.ndim(count):
+    if type(count) is int or not np.ndim(count):
         return checked_int(count, "count", least=0)
     count = as_array(count, "count")
     if count.dtype.kind not in "iu":
@@ -124,7 +123,7 @@ def _checked_count(count, shape):
 
 def moments_of(cache):
     """Return the Moments of the values that a call normalized by their own statistics."""
-    some = np.not_equal(cache.count, 0)
+    some = cache.count != 0
     mean = np.where(some, cache.mean, 0.0)
     return Moments(cache.count, mean, np.where(some, cache.var, 0.0) * cache.count)
 

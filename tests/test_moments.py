@@ -101,6 +101,36 @@ def test_other_types_are_converted(rng, dtype):
     assert_same_moments(cybn.moments(x.tolist()), expected)
 
 
+def test_made_from_lists():
+    moments = cybn.Moments([2, 0], [1.0, 0.0], [0.5, 0.0])
+    assert moments.count.dtype == np.int64
+    assert_array_equal(moments.var(), [0.25, np.nan])
+    assert_array_equal((moments + cybn.Moments(2, [3, 3], [0, 0])).mean, [2.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    ("count", "m2", "error", "name"),
+    [
+        (2.0, [1.0, 1.0], TypeError, "count"),
+        ([2.0, 2.0], [1.0, 1.0], TypeError, "count"),
+        (-1, [1.0, 1.0], ValueError, "count"),
+        ([2], [1.0, 1.0], ValueError, "count"),
+        (2, [1.0], ValueError, "m2"),
+    ],
+)
+def test_made_from_parts_that_do_not_fit(count, m2, error, name):
+    with pytest.raises(error, match=rf"\b{name}\b"):
+        cybn.Moments(count, [1.0, 2.0], m2)
+
+
+@pytest.mark.parametrize(("ddof", "error"), [(-1, ValueError), ("1", TypeError), (None, TypeError)])
+def test_bad_ddof(ddof, error):
+    moments = cybn.moments(np.ones((4, 3)))
+    for method in moments.var, moments.std:
+        with pytest.raises(error, match=r"\bddof\b"):
+            method(ddof)
+
+
 def test_one_value_a_channel():
     moments = cybn.moments(np.array([[1.0, 2.0]]))
     assert moments.count == 1
