@@ -18,24 +18,28 @@ CONTIGUOUS_ALIGNED = 0x101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
 class Geometry(NamedTuple):
     """An array as (samples, outer, channels, inner), and what a norm makes of it."""
 
-    axes: tuple  # as the kernels take them
+    layout: kernels.Layout | None  # as the kernels take it; None of an empty array
     statistics: tuple[int, ...]  # shape of mean and variance
     parameters: tuple[int, ...]  # shape of gamma and beta
     values: int  # of a statistic
     cells: int  # channels of all samples
     group: int  # cells of a statistic
     work_size: int  # of the kernels' work array
+    per_sample: "Geometry | None"  # that with gamma and beta for each sample, if it has any
 
 
-def _geometry(axes, statistics, parameters, group=1, shared=False, inside=False):
+def _geometry(
+    axes, statistics, parameters, *, group=1, shared=False, inside=False, per_sample=None
+):
     """Return the Geometry of (samples, outer, channels, inner); flags as the kernels have them."""
     samples, outer, channels, inner = axes
     cells = samples * channels
     values = outer * inner * group * (samples if shared else 1)
-    axes = (*axes, group, shared, math.prod(parameters), inside)
-    empty = cells * values == 0
-    size = kernels.WORK_ROWS * cells if empty else kernels.work_size(axes)
-    return Geometry(axes, statistics, parameters, values, cells, group, size)
+    layout, work_size = None, kernels.WORK_ROWS * cells
+    if cells * values:
+        layout = kernels.Layout(*axes, group, math.prod(parameters), shared, inside)
+        work_size = layout.work_size
+    return Geometry(layout, statistics, parameters, values, cells, group, work_size, per_sample)
 
 
 def _of_shape(expected):
@@ -47,7 +51,7 @@ def _of_shape(expected):
         @wraps(build)
         def geometry(shape, axis, *options):
             try:
-                if isinstance(axis, tuple):
+                if type(axis) is tuple:
                     axis = tuple(map(index, axis))
                 return cached(shape, axis, *options)
             except TypeError:
@@ -63,25 +67,15 @@ def batch_geometry(shape, axis):
     """Return the Geometry of statistics per channel, over all else. axis: int or adjacent ones."""
     start, stop = _adjacent(shape, axis)
     channels = shape[start:stop]
-    return _geometry((1, *_around(shape, start, stop)), channels, channels)
-
-
-@_of_shape("an int or a tuple of ints")
-def conditional_geometry(shape, axis):
-    """Return that of `batch_geometry` with parameters per sample, the first axis, and channel."""
-    start, stop = _adjacent(shape, axis)
-    channels = shape[start:stop]
-    if start == 0:
-        raise ValueError(
-            f"gamma, beta: expected shape {channels}, as axis={axis} leaves no sample axis, got "
-            f"one more dimension"
-        )
-    axes = shape[0], *_around(shape[1:], start - 1, stop - 1)
-    return _geometry(axes, channels, (shape[0], *channels), shared=True)
+    rows = None
+    if start:
+        axes = shape[0], *_around(shape[1:], start - 1, stop - 1)
+        rows = _geometry(axes, channels, (shape[0], *channels), shared=True)
+    return _geometry((1, *_around(shape, start, stop)), channels, channels, per_sample=rows)
 
 
 @_of_shape("an int")
-def sample_geometry(shape, axis, num_groups=None, per_sample=False):
+def sample_geometry(shape, axis, num_groups=None):
     """Return the Geometry of statistics per sample and channel, or group of them. axis: int."""
     position = _position(shape, axis)
     if position == 0:
@@ -91,9 +85,9 @@ def sample_geometry(shape, axis, num_groups=None, per_sample=False):
     if groups < (channels > 0) or channels % max(groups, 1):
         raise ValueError(f"num_groups: expected a divisor of {channels} channels, got {groups}")
     axes = samples, *_around(shape[1:], position - 1, position)
-    parameters = (samples, channels) if per_sample else (channels,)
     group = channels // groups if groups else 1
-    return _geometry(axes, (samples, groups), parameters, group)
+    rows = _geometry(axes, (samples, groups), (samples, channels), group=group)
+    return _geometry(axes, (samples, groups), (channels,), group=group, per_sample=rows)
 
 
 @_of_shape("an int or a tuple of ints")
@@ -138,17 +132,21 @@ def _around(shape, start, stop):
     return math.prod(shape[:start]), math.prod(shape[start:stop]), math.prod(shape[stop:])
 
 
-def is_per_sample(gamma, beta, dimensions):
-    """Whether gamma, or beta where it is None, has one dimension more than the channels."""
-    parameter, name = (beta, "beta") if gamma is None else (gamma, "gamma")
-    if parameter is None:
-        return False
-    ndim = parameter.ndim if type(parameter) is np.ndarray else as_array(parameter, name).ndim
-    return ndim == dimensions + 1
+def has_rows(gamma, beta, geometry):
+    """Whether gamma, or beta where it is None, has a row per sample: one dimension more."""
+    parameter = beta if gamma is None else gamma
+    if type(parameter) is not np.ndarray:
+        if parameter is None:
+            return False
+        parameter = as_array(parameter, "beta" if gamma is None else "gamma")
+    return parameter.ndim == len(geometry.parameters) + 1
 
 
 def as_mask(where, shape, axis):
-    """Return `where` in x's shape, and how many values of each channel it selects."""
+    """Return `where` in x's shape, and how many values of each channel it selects.
+
+    The latter twice, as float64 for the kernels and as int64 in the channels' shape.
+    """
     where = as_array(where, "where")
     if where.dtype != bool:
         raise TypeError(f"where: expected bool, got {where.dtype}")
@@ -167,7 +165,11 @@ def as_mask(where, shape, axis):
     one = mask if of_channels else mask[(slice(None),) * start + (slice(1),) * (stop - start)]
     others = (*range(start), *range(stop, len(shape)))
     counts = np.broadcast_to(np.count_nonzero(one, axis=others), shape[start:stop])
-    return np.ascontiguousarray(mask), counts.astype(np.int64)
+    return (
+        np.ascontiguousarray(mask),
+        counts.astype(np.float64).reshape(-1),
+        counts.astype(np.int64),
+    )
 
 
 def as_plain(array):
@@ -187,11 +189,11 @@ def as_input(value, name, like=None):
         if value.dtype.kind in "iub":
             value = value.astype(np.result_type(value, np.float32))
         _check_float(value, name)
+        value = as_plain(value)
     if like is not None:
         _check_shape(value, name, like.shape)
-        if value.dtype is not like.dtype:
-            value = value.astype(like.dtype)
-    return as_plain(value)
+        value = value.astype(like.dtype, copy=False)
+    return value
 
 
 def as_array(value, name):

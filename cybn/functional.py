@@ -15,8 +15,7 @@ from ._geometry import (
     check_out,
     check_running,
     check_written,
-    conditional_geometry,
-    is_per_sample,
+    has_rows,
 )
 from ._runtime import kernels, schedule
 
@@ -63,7 +62,7 @@ class Cache:
     """
 
     __slots__ = (
-        *("_beta_dtype", "_centered", "_gamma_dtype", "_geometry", "_where", "_work"),
+        *("_beta", "_centered", "_gamma", "_geometry", "_where", "_work"),
         *("count", "training", "x"),
     )
 
@@ -75,15 +74,15 @@ class Cache:
         self._work = work
         self._centered = centered
         self._where = where
-        self._gamma_dtype = None if gamma is None else gamma.dtype
-        self._beta_dtype = None if beta is None else beta.dtype
+        self._gamma = gamma
+        self._beta = beta
 
     mean = property(lambda self: self._statistic(kernels.MEAN))
     var = property(lambda self: self._statistic(kernels.VAR))
     invstd = property(lambda self: self._statistic(kernels.INVSTD))
 
     def _statistic(self, row):
-        _, statistics, _, _, cells, group, _ = self._geometry
+        _, statistics, _, _, cells, group, *_ = self._geometry
         values = self._work[row * cells : (row + 1) * cells : group]
         return values[: math.prod(statistics)].reshape(statistics)
 
@@ -174,19 +173,27 @@ def forward(
     """
     given, x = x, as_input(x, "x")
     geometry = batch_geometry(x.shape, axis)
-    if is_per_sample(gamma, beta, len(geometry.parameters)):
-        geometry = conditional_geometry(x.shape, axis)
     momentum, eps = check_settings(training, momentum, eps)
     mask = None if where is None else as_mask(where, x.shape, axis)
     if training and geometry.values == 1 and x.size:
         raise ValueError(f"x: expected more than 1 value per channel when training, got {x.shape}")
-    if training and mask is not None and (mask[1] == 1).any():
+    if training and mask is not None and (mask[2] == 1).any():
         raise ValueError("where: expected more than 1 value per channel when training, got 1")
     if not training and running_mean is None and running_var is None:
         raise ValueError("running_mean: expected an array because training=False, got None")
-    parameters = gamma, beta, running_mean, running_var
     return normalize(
-        given, x, geometry, *parameters, mask, out, eps, training=training, momentum=momentum
+        given,
+        x,
+        geometry,
+        gamma,
+        beta,
+        running_mean,
+        running_var,
+        eps=eps,
+        out=out,
+        mask=mask,
+        training=training,
+        momentum=momentum,
     )
 
 
@@ -194,14 +201,14 @@ def normalize(
     given,
     x,
     geometry,
-    gamma,
-    beta,
-    running_mean,
-    running_var,
-    mask,
-    out,
-    eps,
+    gamma=None,
+    beta=None,
+    running_mean=None,
+    running_var=None,
     *,
+    eps,
+    out,
+    mask=None,
     training=True,
     centered=True,
     momentum=0.0,
@@ -213,24 +220,26 @@ def normalize(
     """
     y = np.empty(x.shape, x.dtype) if out is None else out
     work = np.empty(geometry.work_size)
-    where, count = mask or (None, geometry.values)
-    masks = where, None if where is None else count.astype(np.float64).reshape(-1)
-    running = running_mean, running_var
-    settings = work, geometry.axes, training, centered, momentum, eps, schedule(2 * x.nbytes)
+    where, counts, count = mask or (None, None, geometry.values)
+    settings = training, centered, momentum, eps, schedule(2 * x.nbytes)
     # The kernel takes the usual arrays as they are; it refuses what is to be converted or is wrong.
-    usual = given is x and x.size
-    if not usual or not kernels.forward(x, y, *masks, gamma, beta, *running, *settings):
+    arrays = x, y, where, counts, gamma, beta, running_mean, running_var, work, geometry.layout
+    if given is not x or not x.size or not kernels.forward(*arrays, *settings):
+        if geometry.per_sample and has_rows(gamma, beta, geometry):
+            geometry = geometry.per_sample
+            work = np.empty(geometry.work_size)
         gamma = as_parameter(gamma, "gamma", geometry.parameters)
         beta = as_parameter(beta, "beta", geometry.parameters)
+        running = running_mean, running_var
         check_running(*running, geometry.statistics)
         _check_forward_memory(given, x, y, where, gamma, beta, *running, training)
         plain = [as_plain(array) for array in running]
         flat = [None if array is None else array.reshape(-1) for array in plain]
+        arrays = x, np.asarray(y), where, counts, gamma, beta, *flat, work, geometry.layout
         if not x.size:
             work.fill(np.nan)
         else:
-            y_ = np.asarray(y)
-            _insist(kernels.forward(x, y_, *masks, gamma, beta, *flat, *settings))
+            _insist(kernels.forward(*arrays, *settings))
             if training and running_mean is not None:
                 running_mean[...], running_var[...] = plain
     kept = None if out is given else x
@@ -241,11 +250,11 @@ def statistics(x, axis, where):
     """Return the Cache of `forward` without its y: the statistics of each channel."""
     x = as_input(x, "x")
     geometry = batch_geometry(x.shape, axis)
-    where, count = (None, geometry.values) if where is None else as_mask(where, x.shape, axis)
-    counts = None if where is None else count.astype(np.float64).reshape(-1)
+    mask = (None, None, geometry.values) if where is None else as_mask(where, x.shape, axis)
+    where, counts, count = mask
     work = np.full(geometry.work_size, np.nan)
     if x.size:
-        settings = geometry.axes, True, True, 0.0, 1.0, schedule(x.nbytes)
+        settings = geometry.layout, True, True, 0.0, 1.0, schedule(x.nbytes)
         _insist(kernels.forward(x, None, where, counts, *[None] * 4, work, *settings))
     return Cache(x, geometry, work, None, None, True, True, where, count)
 
@@ -320,11 +329,11 @@ def backward(dy, cache, *, out=None):
     dx = np.empty(x.shape, x.dtype) if out is None else out
     shape = geometry.parameters
     flat = shape if len(shape) == 1 else math.prod(shape)
-    dgamma = None if cache._gamma_dtype is None else np.empty(flat, cache._gamma_dtype)
-    dbeta = None if cache._beta_dtype is None else np.empty(flat, cache._beta_dtype)
+    dgamma = None if cache._gamma is None else np.empty(flat, cache._gamma.dtype)
+    dbeta = None if cache._beta is None else np.empty(flat, cache._beta.dtype)
     settings = (
         *(cache._where, dgamma, dbeta, np.empty(geometry.work_size), cache._work),
-        *(geometry.axes, cache.training, cache._centered, schedule(3 * x.nbytes)),
+        *(geometry.layout, cache.training, cache._centered, schedule(3 * x.nbytes)),
     )
     if not x.size or not kernels.backward(dy, x, dx, *settings):
         given, dy = dy, as_input(dy, "dy", x)

@@ -12,6 +12,7 @@ class Gradients(NamedTuple):
 
 class Cache:
     x: _FloatArray | None
+    count: int | NDArray[np.int64]
     training: bool
     @property
     def mean(self) -> NDArray[np.float64]: ...
@@ -19,8 +20,6 @@ class Cache:
     def var(self) -> NDArray[np.float64]: ...
     @property
     def invstd(self) -> NDArray[np.float64]: ...
-    @property
-    def count(self) -> int: ...
 
 def forward(
     x: ArrayLike,
@@ -32,7 +31,8 @@ def forward(
     training: bool = True,
     momentum: float = 0.1,
     eps: float = 1e-5,
-    axis: SupportsIndex = 1,
+    axis: SupportsIndex | tuple[SupportsIndex, ...] = 1,
+    where: ArrayLike | None = None,
     out: _FloatArray | None = None,
 ) -> tuple[_FloatArray, Cache]: ...
 def backward(dy: ArrayLike, cache: Cache, *, out: _FloatArray | None = None) -> Gradients: ...

@@ -4,13 +4,10 @@ from ._checks import checked_int
 from ._geometry import (
     as_input,
     batch_geometry,
-    is_per_sample,
     sample_geometry,
     trailing_geometry,
 )
 from .functional import checked_eps, normalize
-
-NOT_TRACKED = None, None  # running_mean, running_var
 
 
 def layer_norm(x, gamma=None, beta=None, *, axis=-1, eps=1e-5, out=None):
@@ -60,8 +57,7 @@ def layer_norm(x, gamma=None, beta=None, *, axis=-1, eps=1e-5, out=None):
     """
     given, x = x, as_input(x, "x")
     geometry = trailing_geometry(x.shape, axis, gamma is not None or beta is not None)
-    parameters = gamma, beta, *NOT_TRACKED
-    return normalize(given, x, geometry, *parameters, None, out, checked_eps(eps))
+    return normalize(given, x, geometry, gamma, beta, eps=checked_eps(eps), out=out)
 
 
 def rms_norm(x, gamma=None, *, axis=-1, eps=1e-5, out=None):
@@ -108,8 +104,7 @@ def rms_norm(x, gamma=None, *, axis=-1, eps=1e-5, out=None):
     """
     given, x = x, as_input(x, "x")
     geometry = trailing_geometry(x.shape, axis, gamma is not None)
-    parameters = gamma, None, *NOT_TRACKED
-    return normalize(given, x, geometry, *parameters, None, out, checked_eps(eps), centered=False)
+    return normalize(given, x, geometry, gamma, None, eps=checked_eps(eps), out=out, centered=False)
 
 
 def instance_norm(x, gamma=None, beta=None, *, axis=1, eps=1e-5, out=None):
@@ -162,9 +157,8 @@ def instance_norm(x, gamma=None, beta=None, *, axis=1, eps=1e-5, out=None):
     array([[ 2., 20.]])
     """
     given, x = x, as_input(x, "x")
-    geometry = sample_geometry(x.shape, axis, None, is_per_sample(gamma, beta, 1))
-    parameters = gamma, beta, *NOT_TRACKED
-    return normalize(given, x, geometry, *parameters, None, out, checked_eps(eps))
+    geometry = sample_geometry(x.shape, axis)
+    return normalize(given, x, geometry, gamma, beta, eps=checked_eps(eps), out=out)
 
 
 def group_norm(x, num_groups, gamma=None, beta=None, *, axis=1, eps=1e-5, out=None):
@@ -215,8 +209,7 @@ def group_norm(x, num_groups, gamma=None, beta=None, *, axis=1, eps=1e-5, out=No
     """
     given, x = x, as_input(x, "x")
     geometry = sample_geometry(x.shape, axis, checked_int(num_groups, "num_groups"))
-    parameters = gamma, beta, *NOT_TRACKED
-    return normalize(given, x, geometry, *parameters, None, out, checked_eps(eps))
+    return normalize(given, x, geometry, gamma, beta, eps=checked_eps(eps), out=out)
 
 
 def weight_standardize(w, *, axis=0, eps=1e-5, out=None):
@@ -265,4 +258,4 @@ def weight_standardize(w, *, axis=0, eps=1e-5, out=None):
     if isinstance(axis, tuple):
         raise TypeError(f"axis: expected an int, got {axis}")
     geometry = batch_geometry(w.shape, axis)
-    return normalize(given, w, geometry, None, None, *NOT_TRACKED, None, out, checked_eps(eps))
+    return normalize(given, w, geometry, out=out, eps=checked_eps(eps))

@@ -1,5 +1,5 @@
-# Arrays as the kernels take them: plain ones, that is, NumPy arrays of native float32 or float64 (a
-# mask: bool), aligned and C-contiguous. Others are refused, for the caller to convert or to say what is wrong.
+# Arrays as the kernels take them: plain ones, that is, NumPy arrays of native float32 or float64
+# (masks: bool), aligned and C-contiguous. Others the caller has to convert, or say what is wrong.
 #
 # Plain buffers rather than typed views: they cost half as much, which is most of a small call,
 # take an array of any rank, and let one check serve the caller too.

@@ -50,16 +50,13 @@ cdef void solve_part(const Call* call, Py_ssize_t part) noexcept nogil:
                first_cell(&call.plan, last) + tile_channels(&call.plan, last))
 
 
-cdef void sum_task(
-    const Call* call, Py_ssize_t tile, Py_ssize_t block, const real* storage,
+cdef void run_block(
+    const Call* call, bint sums, Py_ssize_t tile, Py_ssize_t block, const real* storage,
 ) noexcept nogil:
-    sum_block(call, tile, block, storage)
-
-
-cdef void map_task(
-    const Call* call, Py_ssize_t tile, Py_ssize_t block, const real* storage,
-) noexcept nogil:
-    map_block(call, tile, block, storage)
+    if sums:
+        sum_block(call, tile, block, storage)
+    else:
+        map_block(call, tile, block, storage)
 
 
 cdef void run_part(const Call* call, Py_ssize_t part, const real* storage) noexcept nogil:
@@ -70,12 +67,12 @@ cdef void run_part(const Call* call, Py_ssize_t part, const real* storage) noexc
     if call.sums:
         for tile in range(first, last):
             for block in range(call.plan.blocks):
-                sum_task(call, tile, block, storage)
+                run_block(call, True, tile, block, storage)
     solve_part(call, part)
     if call.out != NULL:
         for tile in range(first, last):
             for block in range(call.plan.blocks):
-                map_task(call, tile, block, storage)
+                run_block(call, False, tile, block, storage)
 
 
 cdef void run(const Call* call, const real* storage) noexcept nogil:
@@ -99,13 +96,14 @@ cdef void run(const Call* call, const real* storage) noexcept nogil:
         else:
             if call.sums:
                 for task in prange(tasks, schedule="static"):
-                    sum_task(call, task % tiles, task // tiles, storage)
+                    run_block(call, True, task % tiles, task // tiles, storage)
             for task in prange(parts, schedule="static"):
                 solve_part(call, task)
             if call.out != NULL:
                 # Backwards: what was summed last is still in the cache.
                 for task in prange(tasks, schedule="static"):
-                    map_task(call, (tasks - 1 - task) % tiles, (tasks - 1 - task) // tiles, storage)
+                    run_block(call, False, (tasks - 1 - task) % tiles,
+                              (tasks - 1 - task) // tiles, storage)
 
 
 cdef void load(const real* values, Py_ssize_t stride, Py_ssize_t count, double* to) noexcept nogil:
@@ -138,13 +136,6 @@ cdef inline const Storage* storage(const Py_buffer* array) noexcept nogil:
     return &STORAGE[array.itemsize == sizeof(double)]
 
 
-cdef Shape read_shape(tuple axes) except *:
-    cdef Shape s
-    (s.samples, s.outer, s.channels, s.inner, s.group, s.shared, s.parameters, s.inside) = axes
-    s.by_row = False
-    return s
-
-
 cdef Py_ssize_t work_of(const Plan* p) noexcept nogil:
     return (work_rows + 2 * p.blocks) * p.cells
 
@@ -155,7 +146,7 @@ cdef Plan columns_of(const Plan* p) noexcept nogil:
 
 
 cdef Py_ssize_t work_values(const Plan* p) noexcept nogil:
-    """Values that `work` has to hold: if parameters are inside, them and the sums of columns, too."""
+    """Values of `work`: with parameters that are inside, these and the sums of columns, too."""
     cdef Plan columns
     if not p.shape.inside:
         return work_of(p)
@@ -163,48 +154,51 @@ cdef Py_ssize_t work_values(const Plan* p) noexcept nogil:
     return work_of(p) + 2 * p.shape.inner + work_of(&columns)
 
 
-def work_size(tuple axes):
-    cdef Plan plan = make_plan(read_shape(axes))
-    return work_values(&plan)
+cdef class Layout:
+    """The plan for a shape of at least one value; made once, used by many calls."""
+
+    cdef Plan plan
+    cdef readonly Py_ssize_t work_size
+    cdef tuple axes
+
+    def __cinit__(self, *axes):
+        cdef Shape s
+        (s.samples, s.outer, s.channels, s.inner, s.group, s.parameters, s.shared, s.inside) = axes
+        s.by_row = False
+        self.plan = make_plan(s)
+        self.work_size = work_values(&self.plan)
+        self.axes = axes
+
+    def __reduce__(self):
+        return Layout, self.axes
 
 
-cdef int prepare(
-    Call* call, Buffers* buffers, tuple axes, bint training, bint centered, tuple schedule,
-) except -1:
-    call.plan = make_plan(read_shape(axes))
+cdef int prepare(Call* call, Buffers* buffers, Layout layout, tuple schedule) except -1:
+    call.plan = layout.plan
     call.stream, call.cache_size, call.threads = schedule
-    call.training, call.centered = training, centered
     call.gamma = call.beta = NULL
     buffers.count, buffers.refused = 0, False
     return 0
 
 
 cdef bint fits(
-    const Call* call, const Py_buffer* x, const Py_buffer* where, const Py_buffer* work,
-) noexcept nogil:
+    Layout layout, const Py_buffer* x, const Py_buffer* where, const Py_buffer* work,
+) noexcept:
     """Whether x, where and work have the sizes that the plan goes by."""
-    cdef Py_ssize_t size = call.plan.size
+    cdef Py_ssize_t size = layout.plan.size
     return (x.len == size * x.itemsize and (where.buf == NULL or where.len == size)
-            and work.len == work_values(&call.plan) * <Py_ssize_t>sizeof(double))
+            and work.len == layout.work_size * <Py_ssize_t>sizeof(double))
 
 
-cdef void fill(
-    const Py_buffer* view, double default, Py_ssize_t count, double* values,
-) noexcept nogil:
-    """Fill values from an array, repeated, or with its default."""
-    cdef Py_ssize_t i
-    cdef Py_ssize_t given = 1
+cdef void fill(const Py_buffer* view, double default, Py_ssize_t count, double* to) noexcept nogil:
+    """Fill `to` with an array, repeated, or with its default."""
+    to[0] = default
     if view.buf != NULL:
-        given = view.shape[0]
-        storage(view).load(view.buf, 1, given, values)
-    else:
-        values[0] = default
-    repeat(values, count, given)
+        storage(view).load(view.buf, 1, view.shape[0], to)
+    repeat(to, count, view.shape[0] if view.buf != NULL else 1)
 
 
-cdef void set_parameters(
-    Call* call, const Py_buffer* gamma, const Py_buffer* beta,
-) noexcept nogil:
+cdef void set_parameters(Call* call, const Py_buffer* gamma, const Py_buffer* beta) noexcept nogil:
     cdef Py_ssize_t inner = call.plan.shape.inner
     cdef Py_buffer none
     memset(&none, 0, sizeof(none))
@@ -271,8 +265,9 @@ def is_plain(array):
 
 
 def forward(
-    x, y, where, counts, gamma, beta, running_mean, running_var, work, tuple axes,
-    bint training, bint centered, double momentum, double eps, tuple schedule,
+    x, y, where, counts, gamma, beta, running_mean, running_var, work,
+    Layout layout not None, bint training, bint centered, double momentum, double eps,
+    tuple schedule,
 ):
     """The statistics of x, if training, and if y is not None, y. False: arrays refused.
 
@@ -280,7 +275,7 @@ def forward(
     """
     cdef Call call
     cdef Buffers buffers
-    prepare(&call, &buffers, axes, training, centered, schedule)
+    prepare(&call, &buffers, layout, schedule)
     cdef Plan* plan = &call.plan
     cdef Shape* shape = &plan.shape
     try:
@@ -293,23 +288,23 @@ def forward(
         mean_ = borrow(&buffers, running_mean, ndarray, training)
         var_ = borrow(&buffers, running_var, ndarray, training)
         work_ = borrow(&buffers, work, ndarray, True)
-        if (buffers.refused or not fits(&call, x_, where_, work_)
+        if (buffers.refused or not fits(layout, x_, where_, work_)
                 or (y_.buf != NULL and not alike(x_, y_))
-                or (mean_.buf == NULL) != (var_.buf == NULL)
                 or not is_vector(gamma_, shape.parameters) or not is_vector(beta_, shape.parameters)
                 or not is_vector(mean_, shape.channels) or not is_vector(var_, shape.channels)
                 or not is_vector(counts_, shape.channels)
+                or (mean_.buf == NULL) != (var_.buf == NULL)
                 or not is_apart(&buffers, y_, NULL if training else x_)):
             return False
         if training and not (is_apart(&buffers, mean_, NULL) and is_apart(&buffers, var_, NULL)):
             return False
         call.u = call.v = call.x = x_.buf
-        call.dy = NULL
-        call.out = y_.buf
+        call.dy, call.out = NULL, y_.buf
         call.where = <Mask>where_.buf
         call.work = <double*>work_.buf
         call.solve = solve_forward
-        call.sums = training
+        call.sums = call.training = training
+        call.centered = centered
         call.momentum, call.eps = momentum, eps
         call.of_u = call.of_v = Factor(row(&call, shift_row), NULL, 0, 1)
         with nogil:
@@ -353,13 +348,13 @@ cdef void give_gradients(
 
 
 def backward(
-    dy, x, dx, where, dgamma, dbeta, work, forward_work, tuple axes,
-    bint training, bint centered, tuple schedule,
+    dy, x, dx, where, dgamma, dbeta, work, forward_work,
+    Layout layout not None, bint training, bint centered, tuple schedule,
 ):
     """dx, dgamma and dbeta (if not None), from the work of forward. False: arrays refused."""
     cdef Call call, columns
     cdef Buffers buffers
-    prepare(&call, &buffers, axes, training, centered, schedule)
+    prepare(&call, &buffers, layout, schedule)
     cdef Plan* plan = &call.plan
     cdef Shape* shape = &plan.shape
     try:
@@ -371,13 +366,12 @@ def backward(
         dbeta_ = borrow(&buffers, dbeta, ndarray, True)
         work_ = borrow(&buffers, work, ndarray, True)
         forward_ = borrow(&buffers, forward_work, ndarray)
-        if (buffers.refused or not fits(&call, x_, where_, work_)
+        if (buffers.refused or not fits(layout, x_, where_, work_)
                 or work_.len != forward_.len or not alike(x_, dy_) or not alike(x_, dx_)
                 or not is_vector(dgamma_, shape.parameters)
                 or not is_vector(dbeta_, shape.parameters) or not is_apart(&buffers, dx_, dy_)):
             return False
-        call.u = dy_.buf
-        call.v = x_.buf
+        call.u, call.v = dy_.buf, x_.buf
         call.x = call.v if training else call.u
         call.dy = call.u if training else NULL
         call.out = dx_.buf
@@ -385,6 +379,7 @@ def backward(
         call.work = <double*>work_.buf
         call.forward_work = <double*>forward_.buf
         call.solve = solve_backward
+        call.training, call.centered = training, centered
         call.sums = training or dgamma is not None or dbeta is not None
         if shape.inside:
             call.gamma = call.beta = call.forward_work + work_of(plan)

@@ -199,9 +199,9 @@ cdef inline void map_block(
     cdef Py_ssize_t cell = first_cell(p, tile)
     cdef Py_ssize_t width = tile_width(p, tile)
     cdef Py_ssize_t unit, offset, rows, tail, i
+    cdef const double* mean = row(call, mean_row) + cell
     cdef Coefficients of_cell = Coefficients(
-        row(call, mean_row) + cell, row(call, slope_row) + cell, row(call, center_row) + cell,
-        row(call, scale_row) + cell, 0, call.gamma, call.beta)
+        mean, mean + p.cells, mean + 2 * p.cells, mean + 3 * p.cells, 0, call.gamma, call.beta)
     cdef Coefficients of_lanes = of_cell
     cdef bint side_by_side = p.span == width and p.row_stride == width  # the rows of one cell
     if not side_by_side:

@@ -78,10 +78,7 @@ cdef inline void plan_across(Plan* p, const Shape* s) noexcept nogil:
     p.rows, p.row_stride = s.outer // p.fold, p.fold * matrix_width
     p.tail = s.outer % p.fold * matrix_width
     p.piece_rows = ACROSS_ROWS
-    if p.rows > ACROSS_ROWS:
-        p.sum_ahead = ACROSS_ROWS * p.row_stride
-    else:
-        p.sum_ahead = p.tile_channels * s.inner
+    p.sum_ahead = ACROSS_ROWS * p.row_stride if p.rows > ACROSS_ROWS else p.tile_channels * s.inner
     p.map_ahead = ceil_div(NEAR, p.row_stride) * p.row_stride
 
 

@@ -2,8 +2,7 @@
 # branch that depends on them, so that the compiler turns it into vector code at each level. All
 # arithmetic is float64; a result is rounded once, when it is stored as `real`.
 #
-# A NULL stands for a shift of 0, a weight of 1, or no mask. Callers write it out, and the inlined
-# loop has nothing of it.
+# NULL: a shift of 0, a weight of 1, no mask. Where a caller writes it, the inlined loop has none.
 
 cdef extern from "cache.h" nogil:
     void prefetch(const void* address, size_t size) noexcept
@@ -95,13 +94,11 @@ cdef inline Coefficients advanced(Coefficients k, Py_ssize_t lanes) noexcept nog
     return k
 
 
-cdef inline void normalize(
-    const real* x, real* out, Py_ssize_t length, Coefficients k,
-) noexcept nogil:
+cdef inline void normalize(const real* x, real* out, Py_ssize_t n, Coefficients k) noexcept nogil:
     """out = (x - mean) * (slope * gamma) + center, or + beta."""
     cdef Py_ssize_t j, i
     cdef double slope, center
-    for j in range(length):
+    for j in range(n):
         i = j * k.step
         slope = k.slope[i] if k.gamma == NULL else k.slope[i] * k.gamma[j]
         center = k.center[i] if k.gamma == NULL else k.beta[j]
@@ -109,21 +106,21 @@ cdef inline void normalize(
 
 
 cdef inline void differentiate(
-    const real* x, const real* dy, real* out, Py_ssize_t length, Coefficients k,
+    const real* x, const real* dy, real* out, Py_ssize_t n, Coefficients k,
 ) noexcept nogil:
     """out = (x - mean) * slope + (dy * (scale * gamma) - center)."""
     cdef Py_ssize_t j, i
     cdef double scale
-    for j in range(length):
+    for j in range(n):
         i = j * k.step
         scale = k.scale[i] if k.gamma == NULL else k.scale[i] * k.gamma[j]
         out[j] = <real>((x[j] - k.mean[i]) * k.slope[i] + (dy[j] * scale - k.center[i]))
 
 
-cdef inline void clear(real* out, Py_ssize_t length, Mask mask) noexcept nogil:
+cdef inline void clear(real* out, Py_ssize_t n, Mask mask) noexcept nogil:
     """Set to 0 what the mask leaves out."""
     cdef Py_ssize_t j
-    for j in range(length):
+    for j in range(n):
         out[j] = out[j] if mask[j] else 0
 
 
