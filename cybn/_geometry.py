@@ -91,16 +91,13 @@ def sample_geometry(shape, axis, num_groups=None):
 
 
 @_of_shape("an int or a tuple of ints")
-def trailing_geometry(shape, axis, inside):
-    """Return the Geometry of statistics over the trailing axes. axis: int or adjacent ones.
-
-    `inside`: there is a gamma or a beta, which have the shape of those axes.
-    """
+def trailing_geometry(shape, axis):
+    """Return the Geometry of statistics over the trailing axes. axis: int or adjacent ones."""
     start, stop = _adjacent(shape, axis)
     if stop != len(shape):
         raise ValueError(f"axis: expected the trailing axes of {len(shape)}, got {axis}")
     axes = 1, 1, math.prod(shape[:start]), math.prod(shape[start:])
-    return _geometry(axes, shape[:start], shape[start:], inside=inside)
+    return _geometry(axes, shape[:start], shape[start:], inside=True)
 
 
 def _position(shape, axis):

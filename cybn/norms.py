@@ -56,7 +56,7 @@ def layer_norm(x, gamma=None, beta=None, *, axis=-1, eps=1e-5, out=None):
     array([ 2., 20.])
     """
     given, x = x, as_input(x, "x")
-    geometry = trailing_geometry(x.shape, axis, gamma is not None or beta is not None)
+    geometry = trailing_geometry(x.shape, axis)
     return normalize(given, x, geometry, gamma, beta, eps=checked_eps(eps), out=out)
 
 
@@ -103,7 +103,7 @@ def rms_norm(x, gamma=None, *, axis=-1, eps=1e-5, out=None):
            [0.849, 1.131]])
     """
     given, x = x, as_input(x, "x")
-    geometry = trailing_geometry(x.shape, axis, gamma is not None)
+    geometry = trailing_geometry(x.shape, axis)
     return normalize(given, x, geometry, gamma, None, eps=checked_eps(eps), out=out, centered=False)
 
 

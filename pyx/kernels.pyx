@@ -386,7 +386,7 @@ def backward(
         call.of_u = Factor(NULL, call.gamma, LANES, 1)
         call.of_v = Factor(call.forward_work + mean_row * plan.cells, NULL, 0, 1)
         with nogil:
-            if shape.inside:    # first, as dx may take the place of dy
+            if shape.inside and (dgamma_.buf != NULL or dbeta_.buf != NULL):    # before dy is lost
                 columns = call_of_columns(&call)
                 storage(x_).run(&columns, NULL)
                 give_gradients(&columns, dgamma_, dbeta_)
