@@ -20,9 +20,6 @@ place of a value in its cell.
     instance             N        C         1       H W       by channel
     group                N        C         C / G   H W       by channel
     layer, RMS           1        rows      1       features  inside
-
-Arrays have to be plain (`buffers.pxd`); an entry point that gets others returns False, and has
-changed nothing.
 """
 
 from numpy import ndarray
@@ -300,12 +297,10 @@ def forward(
             return False
         call.u = call.v = call.x = x_.buf
         call.dy, call.out = NULL, y_.buf
-        call.where = <Mask>where_.buf
-        call.work = <double*>work_.buf
+        call.where, call.work = <Mask>where_.buf, <double*>work_.buf
         call.solve = solve_forward
         call.sums = call.training = training
-        call.centered = centered
-        call.momentum, call.eps = momentum, eps
+        call.centered, call.momentum, call.eps = centered, momentum, eps
         call.of_u = call.of_v = Factor(row(&call, shift_row), NULL, 0, 1)
         with nogil:
             set_parameters(&call, gamma_, beta_)
@@ -375,8 +370,7 @@ def backward(
         call.x = call.v if training else call.u
         call.dy = call.u if training else NULL
         call.out = dx_.buf
-        call.where = <Mask>where_.buf
-        call.work = <double*>work_.buf
+        call.where, call.work = <Mask>where_.buf, <double*>work_.buf
         call.forward_work = <double*>forward_.buf
         call.solve = solve_backward
         call.training, call.centered = training, centered

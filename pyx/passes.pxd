@@ -110,9 +110,7 @@ cdef inline void sum_block(
     cdef double* sums = partial(call, block)
     cdef Py_ssize_t width = tile_width(p, tile)
     cdef Py_ssize_t unit, offset, rows, tail
-    cdef Factor of_u = call.of_u
-    cdef Factor of_v = call.of_v
-    cdef Factor row_u, row_v
+    cdef Factor row_u, row_v, of_u = call.of_u, of_v = call.of_v
     if not of_v.row_step:
         of_v.shift = spread(p, tile, of_v.shift, lanes)
     if of_u.shift != NULL:
@@ -176,8 +174,9 @@ cdef inline void map_run(
         prefetch(x + offset + ahead, n * sizeof(real))
         if dy != NULL:
             prefetch(dy + offset + ahead, n * sizeof(real))
-        if direct:
+        if direct:      # a line that is written to is read first
             target = out + offset
+            prefetch(target + ahead, n * sizeof(real))
         map_values(x + offset, NULL if dy == NULL else dy + offset, target, n, k)
         if call.where != NULL:
             clear(target, n, call.where + offset)

@@ -49,7 +49,9 @@ cdef inline void sum_strip(
     """
     cdef double a[LANES]
     cdef double ab[LANES]
-    cdef double d
+    cdef float selected[LANES]
+    cdef double d, product
+    cdef bint masked = mask != NULL
     cdef Py_ssize_t _, j
     for j in range(width):
         a[j] = sum_u[j]
@@ -58,16 +60,19 @@ cdef inline void sum_strip(
         prefetch(u + ahead, LANES * sizeof(real))
         if u != v:
             prefetch(v + ahead, LANES * sizeof(real))
+        if masked:      # widened first: bytes and float64 in one loop are not vectorized
+            for j in range(width):
+                selected[j] = mask[j]
+            mask += stride
         for j in range(width):
             d = term(u[j], of_u, j)
-            a[j] += d if mask == NULL or mask[j] else 0
-            ab[j] += d * term(v[j], of_v, j) if mask == NULL or mask[j] else 0
+            product = d * term(v[j], of_v, j)
+            a[j] += d if not masked or selected[j] != 0 else 0
+            ab[j] += product if not masked or selected[j] != 0 else 0
         u += stride
         v += stride
         of_u = moved(of_u, of_u.row_step)
         of_v = moved(of_v, of_v.row_step)
-        if mask != NULL:
-            mask += stride
     for j in range(width):
         sum_u[j] = a[j]
         sum_uv[j] = ab[j]
@@ -120,8 +125,10 @@ cdef inline void differentiate(
 cdef inline void clear(real* out, Py_ssize_t n, Mask mask) noexcept nogil:
     """Set to 0 what the mask leaves out."""
     cdef Py_ssize_t j
+    cdef real value
     for j in range(n):
-        out[j] = out[j] if mask[j] else 0
+        value = out[j]
+        out[j] = value if mask[j] else 0
 
 
 cdef inline void halve(double* lanes, Py_ssize_t groups, Py_ssize_t width) noexcept nogil:

@@ -146,8 +146,7 @@ cdef inline void solve_parameters(
     const Call* call, Py_ssize_t start, Py_ssize_t stop,
 ) noexcept nogil:
     """Gradients of gamma and beta that were summed over rows."""
-    cdef Py_ssize_t c
+    cdef Py_ssize_t size = (stop - start) * sizeof(double)
     add_blocks(call, start, stop)
-    for c in range(start, stop):
-        row(call, dbeta_row)[c] = partial(call, 0)[c]
-        row(call, dgamma_row)[c] = partial(call, 0)[call.plan.cells + c]
+    memcpy(row(call, dbeta_row) + start, partial(call, 0) + start, size)
+    memcpy(row(call, dgamma_row) + start, partial(call, 0) + call.plan.cells + start, size)
