@@ -41,3 +41,17 @@ def test_interrupt_arrives_after_the_call():
         call()
     np.testing.assert_array_equal(out, expected)
     assert running_mean.all()
+
+
+def test_no_reference_is_kept_to_an_array():
+    shape = (4, 3)
+    x, dy, out, *parameters = (np.ones(s) for s in [shape] * 3 + [3] * 4)
+    arrays = x, dy, out, *parameters
+    before = [sys.getrefcount(array) for array in arrays]
+    for _ in range(10):
+        _, cache = cybn.forward(x, *parameters, out=out)
+        cybn.backward(dy, cache, out=out)
+        with pytest.raises(ValueError, match="out"):
+            cybn.forward(x, *parameters, out=x)
+    del cache, _
+    assert [sys.getrefcount(array) for array in arrays] == before
