@@ -20,6 +20,15 @@ def test_no_memory_is_a_memory_error_and_leaks_nothing():
     run_python("starve.py")
 
 
+@pytest.fixture
+def _interruptible():
+    """A shell starts its background jobs so that they ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_interrupt_arrives_after_the_call():
     """The result is complete, and Ctrl-C is not lost."""
     x = np.random.default_rng(0).normal(size=(32, 64, 128, 128)).astype(np.float32)
