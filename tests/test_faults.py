@@ -20,6 +20,15 @@ def test_no_memory_is_a_memory_error_and_leaks_nothing():
     run_python("starve.py")
 
 
+@pytest.fixture
+def _interruptible():
+    """A shell starts its background jobs so that they ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_interrupt_arrives_after_the_call():
     """The result is complete, and Ctrl-C is not lost."""
     x = np.random.default_rng(0).normal(size=(32, 64, 128, 128)).astype(np.float32)
@@ -41,3 +50,17 @@ def test_interrupt_arrives_after_the_call():
         call()
     np.testing.assert_array_equal(out, expected)
     assert running_mean.all()
+
+
+def test_no_reference_is_kept_to_an_array():
+    shape = (4, 3)
+    x, dy, out, *parameters = (np.ones(s) for s in [shape] * 3 + [3] * 4)
+    arrays = x, dy, out, *parameters
+    before = [sys.getrefcount(array) for array in arrays]
+    for _ in range(10):
+        _, cache = cybn.forward(x, *parameters, out=out)
+        cybn.backward(dy, cache, out=out)
+        with pytest.raises(ValueError, match="out"):
+            cybn.forward(x, *parameters, out=x)
+    del cache, _
+    assert [sys.getrefcount(array) for array in arrays] == before
