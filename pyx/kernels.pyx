@@ -35,15 +35,19 @@ from call cimport (
 from passes cimport map_block, sum_block
 from plan cimport Plan, Shape, first_cell, make_plan, tile_channels
 from rows cimport LANES, Factor, Mask, real
-from solve cimport add_up, repeat, solve_backward, solve_forward, solve_parameters
+from solve cimport add_up, repeat, solve_backward, solve_forward, solve_columns
 
 MEAN, VAR, INVSTD, WORK_ROWS = mean_row, var_row, invstd_row, work_rows
 
 
+cdef Py_ssize_t part_stop(const Plan* p, Py_ssize_t part) noexcept nogil:
+    """The tile after the last one of a part."""
+    return min(p.tiles, (part + 1) * p.part_tiles)
+
+
 cdef void solve_part(const Call* call, Py_ssize_t part) noexcept nogil:
-    cdef Py_ssize_t first = part * call.plan.part_tiles
-    cdef Py_ssize_t last = first + call.plan.part_tiles - 1
-    call.solve(call, first_cell(&call.plan, first),
+    cdef Py_ssize_t last = part_stop(&call.plan, part) - 1
+    call.solve(call, first_cell(&call.plan, part * call.plan.part_tiles),
                first_cell(&call.plan, last) + tile_channels(&call.plan, last))
 
 
@@ -59,25 +63,22 @@ cdef void run_block(
 cdef void run_part(const Call* call, Py_ssize_t part, const real* storage) noexcept nogil:
     """Both phases of one part, while it is in the cache."""
     cdef Py_ssize_t first = part * call.plan.part_tiles
-    cdef Py_ssize_t last = first + call.plan.part_tiles
-    cdef Py_ssize_t tile, block
+    cdef Py_ssize_t tile, block, stop = part_stop(&call.plan, part)
     if call.sums:
-        for tile in range(first, last):
+        for tile in range(first, stop):
             for block in range(call.plan.blocks):
                 run_block(call, True, tile, block, storage)
     solve_part(call, part)
     if call.out != NULL:
-        for tile in range(first, last):
+        for tile in range(first, stop):
             for block in range(call.plan.blocks):
                 run_block(call, False, tile, block, storage)
 
 
 cdef void run(const Call* call, const real* storage) noexcept nogil:
     """Sum, solve, map: in one parallel region, if in any. `storage` only brings its type."""
-    cdef Py_ssize_t tiles = call.plan.tiles
-    cdef Py_ssize_t parts = tiles // call.plan.part_tiles
-    cdef Py_ssize_t tasks = tiles * call.plan.blocks
-    cdef Py_ssize_t task
+    cdef Py_ssize_t tiles = call.plan.tiles, parts = call.plan.parts
+    cdef Py_ssize_t task, tasks = tiles * call.plan.blocks
     cdef double part_bytes = <double>call.plan.size // parts * sizeof(real)
     # A thread keeps a part to itself; or else the blocks of all tiles are shared out.
     cdef bint part_by_part = (parts >= 4 * call.threads
@@ -328,7 +329,7 @@ cdef Call call_of_columns(const Call* call) noexcept nogil:
     columns.of_u = Factor(NULL, NULL, 0, 1)
     columns.of_v = Factor(call.forward_work + mean_row * cells,
                           call.forward_work + invstd_row * cells, 1, 0)
-    columns.solve = solve_parameters
+    columns.solve = solve_columns
     columns.out = NULL
     return columns
 

@@ -195,10 +195,9 @@ cdef inline void map_block(
     """Map x (and dy, if not NULL) to out."""
     cdef const Plan* p = &call.plan
     cdef double lanes[4][WIDTH]
-    cdef Py_ssize_t cell = first_cell(p, tile)
     cdef Py_ssize_t width = tile_width(p, tile)
     cdef Py_ssize_t unit, offset, rows, tail, i
-    cdef const double* mean = row(call, mean_row) + cell
+    cdef const double* mean = row(call, mean_row) + first_cell(p, tile)
     cdef Coefficients of_cell = Coefficients(
         mean, mean + p.cells, mean + 2 * p.cells, mean + 3 * p.cells, 0, call.gamma, call.beta)
     cdef Coefficients of_lanes = of_cell

@@ -12,8 +12,8 @@
 #            one outer step further. A matrix too narrow for that is folded: `fold` of its rows
 #            make one row of lanes.
 #
-# A part is what can be solved by itself: the tiles of a group, a tile of whole groups, or where
-# samples share statistics, everything.
+# A part is what can be solved by itself: the tiles of a group, a tile of whole groups, several of
+# them if they are small, or where samples share statistics, everything.
 #
 # A run is cut into pieces, runs x pieces are the units, and a block is a number of units. Sums are
 # kept per block and added in the order of blocks: all that decides the order of summation is made
@@ -28,6 +28,7 @@ cdef enum:
     ALONG_ROWS = 1024
     BLOCK_VALUES = 32768    # a block is worth a thread's while
     BLOCKS = 64             # of one tile, at the most
+    PART_VALUES = 4096      # of a part at the least: to solve one has a long latency
     NEAR = 1024             # values ahead, where the next ones lie behind
 
 cdef struct Shape:
@@ -40,7 +41,7 @@ cdef struct Shape:
 cdef struct Plan:
     Shape shape
     Py_ssize_t cells, size
-    Py_ssize_t tile_channels, sample_tiles, tiles, part_tiles
+    Py_ssize_t tile_channels, sample_tiles, tiles, part_tiles, parts
     bint along
     Py_ssize_t span                 # lanes of one cell
     Py_ssize_t fold
@@ -97,6 +98,8 @@ cdef inline Plan make_plan(Shape s) noexcept nogil:
     p.sample_tiles = ceil_div(s.channels, p.tile_channels)
     p.tiles = s.samples * p.sample_tiles
     p.part_tiles = p.tiles if s.shared else ceil_div(s.group, p.tile_channels)
+    p.part_tiles *= max(1, PART_VALUES * p.tiles // (p.part_tiles * p.size))
+    p.parts = ceil_div(p.tiles, p.part_tiles)
     p.pieces = max(1, ceil_div(p.rows, p.piece_rows))
     p.units = p.runs * p.pieces
     cdef Py_ssize_t unit_values = min(p.piece_rows, p.rows) * p.fold * p.tile_channels * p.span

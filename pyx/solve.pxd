@@ -142,9 +142,7 @@ cdef inline void solve_backward(const Call* call, Py_ssize_t start, Py_ssize_t s
         slope[c] *= -invstd[c] / n
 
 
-cdef inline void solve_parameters(
-    const Call* call, Py_ssize_t start, Py_ssize_t stop,
-) noexcept nogil:
+cdef inline void solve_columns(const Call* call, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """Gradients of gamma and beta that were summed over rows."""
     cdef Py_ssize_t size = (stop - start) * sizeof(double)
     add_blocks(call, start, stop)
