@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 PARAMETER_NAMES = ("weight", "bias", "gamma", "beta")
 
@@ -136,12 +137,26 @@ def accuracy(network, x, labels):
     return np.mean(network(x).argmax(axis=1) == labels)
 
 
+def use_one_thread():
+    """Keep cybn and NumPy's matrix products to one thread.
+
+    The networks are so small that several threads would mostly wait for each other.
+    """
+    threadpool_limits(1)
+
+
 def split_digits(seed):
     """Return ``x_train, x_test, labels_train, labels_test``, rows of 8x8 pixels from 0 to 16."""
     pixels, labels = load_digits(return_X_y=True)
     return train_test_split(
         pixels.astype(np.float32), labels, test_size=0.25, stratify=labels, random_state=seed
     )
+
+
+def unit_digits(seed):
+    """Return what `split_digits` does, with pixels from 0 to 1."""
+    x_train, x_test, *labels = split_digits(seed)
+    return x_train / 16, x_test / 16, *labels
 
 
 def scaled_digits(seed):

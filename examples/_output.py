@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 
 def example_parser(doc, **numbers):
     """Return a parser with the first line of an example's docstring, and the option ``--out``.
@@ -28,6 +30,17 @@ def picture_path(folder, name):
     """Return where to save a picture; makes the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{name}.png"
+
+
+def print_accuracies(corner, rows, results):
+    """Print the means of accuracies of shape (rows, runs): a column for each name in `results`."""
+    width = 2 + max(map(len, results))
+    print(f"\n{corner:<17}" + "".join(f"{name:>{width}}" for name in results))
+    means = np.transpose([accuracies.mean(axis=1) for accuracies in results.values()])
+    for row, values in zip(rows, means, strict=True):
+        print(f"{row:<17}" + "".join(f"{value:>{width}.1%}" for value in values))
+    runs = next(iter(results.values())).shape[1]
+    print(f"Test accuracy, the mean of {runs} runs.")
 
 
 def style(axes, title, **font):

@@ -11,8 +11,8 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-from _network import Dense, Network, ReLU, accuracy, split_digits, train_epoch
-from _output import example_parser, style
+from _network import Dense, Network, ReLU, accuracy, split_digits, train_epoch, use_one_thread
+from _output import example_parser, picture_path, set_accuracy_axis, style
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -151,18 +151,15 @@ def conclusion(results):
     )
 
 
-def set_accuracy_axis(axes):
-    ticks = [0.1, 0.5, 0.8, 0.9, TARGET, 0.98]
-    axes.set_yscale("logit")  # room for the last percents, where the good runs differ
+def draw_target(axes):
+    set_accuracy_axis(axes, [0.1, 0.5, 0.8, 0.9, TARGET, 0.98])
     axes.set_ylim(0.06, 0.987)
-    axes.set_yticks(ticks, [f"{tick:.0%}" for tick in ticks])
-    axes.set_yticks([], minor=True)
     axes.axhline(TARGET, color="black", linewidth=0.8, linestyle="--")
 
 
 def draw_curves(axes, curves, colors):
     """Draw the median run's accuracy against the epoch, one line for each learning rate."""
-    set_accuracy_axis(axes)
+    draw_target(axes)
     epochs = np.arange(1, curves.shape[2] + 1)
     for rate, accuracies in zip(LEARNING_RATES, np.median(curves, axis=1), strict=True):
         axes.plot(epochs, accuracies, color=colors.to_rgba(rate))
@@ -171,12 +168,12 @@ def draw_curves(axes, curves, colors):
 
 def draw_final(axes, results):
     """Draw the last accuracy against the learning rate: the median, and worst to best shaded."""
-    set_accuracy_axis(axes)
+    draw_target(axes)
     for variant, curves in results.items():
         worst, best = curves[:, :, -1].min(axis=1), curves[:, :, -1].max(axis=1)
         axes.fill_between(LEARNING_RATES, worst, best, color=variant.color, alpha=0.2, linewidth=0)
         axes.semilogx(LEARNING_RATES, final_accuracy(curves), "o-", color=variant.color)
-    axes.set(xlabel="learning rate", ylabel="test accuracy")
+    axes.set_xlabel("learning rate")
 
 
 def draw_epochs(axes, results):
@@ -199,7 +196,7 @@ def save_picture(results, path):
     for axes, (variant, curves) in zip(panels, results.items(), strict=True):
         draw_curves(axes, curves, colors)
         style(axes, variant.name, color=variant.color)
-    panels[0].set_ylabel("test accuracy")
+        axes.label_outer()
 
     final, epochs = bottom.subplots(1, 2, sharex=True)
     draw_final(final, results)
@@ -222,11 +219,10 @@ def save_and_reload(network, variant, x_test, path):
 
 def main():
     arguments = example_parser(__doc__, epochs=20).parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    picture, layers = arguments.out / "digits.png", arguments.out / "digits.npz"
+    picture = picture_path(arguments.out, "digits")
+    layers = picture.with_suffix(".npz")
 
-    # NumPy's matrix products have threads of their own, which on few cores would wait for cybn's.
-    cybn.set_num_threads(1)
+    use_one_thread()
     digits = load_digits()
     results = sweep(digits, arguments.epochs)
     print_table(results)

@@ -10,8 +10,24 @@ import copy
 from itertools import product
 
 import numpy as np
-from _network import Dense, Network, ReLU, accuracy, mini_batches, split_digits, train_epoch
-from _output import draw_runs, example_parser, picture_path, set_accuracy_axis, style
+from _network import (
+    Dense,
+    Network,
+    ReLU,
+    accuracy,
+    mini_batches,
+    train_epoch,
+    unit_digits,
+    use_one_thread,
+)
+from _output import (
+    draw_runs,
+    example_parser,
+    picture_path,
+    print_accuracies,
+    set_accuracy_axis,
+    style,
+)
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from tqdm import tqdm
@@ -77,22 +93,15 @@ def sweep(digits, epochs):
     return dict(zip(COLORS, results, strict=True))
 
 
-def print_table(results):
-    print(f"\n{'shift':<8}" + "".join(f"{name:>14}" for name in results))
-    means = np.transpose([accuracies.mean(axis=1) for accuracies in results.values()])
-    for shift, row in zip(SHIFTS, means, strict=True):
-        print(f"{shift:<8.0%}" + "".join(f"{mean:>14.1%}" for mean in row))
-    print(f"Test accuracy, the mean of {len(SEEDS)} runs.")
-
-
 def conclusion(results):
     """Return in one sentence what calibrating brought back where it brought most."""
     before, after, anew = (accuracies.mean(axis=1) for accuracies in results.values())
     i = np.argmax(after - before)
     return (
-        f"At a shift of {SHIFTS[i]:.0%} the network falls from {before[0]:.1%} to {before[i]:.1%};"
-        f" new statistics alone, without a label or a step of training, bring it to {after[i]:.1%},"
-        f" and a network trained on such digits reaches {anew[i]:.1%}."
+        f"At a shift of {SHIFTS[i]:.0%}, where calibrating helps most, the network falls from"
+        f" {before[0]:.1%} to {before[i]:.1%}; new statistics alone, without a label or a step of"
+        f" training, bring it to {after[i]:.1%}, and a network trained on such"
+        f" digits reaches {anew[i]:.1%}."
     )
 
 
@@ -126,12 +135,10 @@ def main():
     arguments = example_parser(__doc__, epochs=8).parse_args()
     picture = picture_path(arguments.out, "domain_shift")
 
-    # NumPy's matrix products have threads of their own, which on few cores would wait for cybn's.
-    cybn.set_num_threads(1)
-    x_train, x_test, *labels = split_digits(seed=0)
-    digits = x_train / 16, x_test / 16, *labels
+    use_one_thread()
+    digits = unit_digits(seed=0)
     results = sweep(digits, arguments.epochs)
-    print_table(results)
+    print_accuracies("shift", [f"{shift:.0%}" for shift in SHIFTS], results)
     save_picture(results, digits[1], picture)
     print(f"Picture: {picture}")
     print(f"\n{conclusion(results)}")

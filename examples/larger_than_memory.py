@@ -146,9 +146,9 @@ def conclusion(results, megabytes, peak):
         for name in ("cybn.moments", "float32 sums")
     )
     return (
-        f"From a file of {megabytes:.0f} MB, with {peak / MEGABYTE:.0f} MB of memory at most, the"
-        f" merged moments come out with a relative error of {of_cybn:.0e}, and sums in float32 with"
-        f" one of {of_float32:.0e}."
+        f"From a file of {megabytes:.0f} MB, with {peak / MEGABYTE:.0f} MB of arrays in memory at"
+        f" most, the merged moments come out with a relative error of {of_cybn:.0e}, and plain"
+        f" sums in float32 with one of {of_float32:.0e}."
     )
 
 

@@ -12,8 +12,8 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-from _network import Dense, Network, accuracy, split_digits, train_epoch
-from _output import draw_runs, example_parser, picture_path, style
+from _network import Dense, Network, accuracy, train_epoch, unit_digits, use_one_thread
+from _output import draw_runs, example_parser, picture_path, print_accuracies, style
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from tqdm import tqdm
@@ -159,13 +159,12 @@ def sweep(digits, epochs):
 
 
 def print_table(results):
-    print(f"\n{'statistics from':<20}" + "".join(f"{kind.name:>18}" for kind in results))
-    rows = {"training": [learned[-1] for learned, _ in results.values()]}
-    for i, steps in enumerate(PADDED_TO):
-        rows[f"{steps} steps"] = [calibrated[i] for _, calibrated in results.values()]
-    for name, row in rows.items():
-        print(f"{name:<20}" + "".join(f"{accuracies.mean():>18.1%}" for accuracies in row))
-    print(f"Test accuracy, the mean of {len(SEEDS)} runs.")
+    rows = ["training", *(f"{steps} steps" for steps in PADDED_TO)]
+    accuracies = {
+        kind.name: np.vstack([learned[-1], calibrated])
+        for kind, (learned, calibrated) in results.items()
+    }
+    print_accuracies("statistics from", rows, accuracies)
 
 
 def conclusion(results):
@@ -219,10 +218,8 @@ def main():
     arguments = example_parser(__doc__, epochs=10).parse_args()
     picture = picture_path(arguments.out, "sequence")
 
-    # NumPy's matrix products have threads of their own, which on few cores would wait for cybn's.
-    cybn.set_num_threads(1)
-    x_train, x_test, *labels = split_digits(seed=0)
-    digits = x_train / 16, x_test / 16, *labels
+    use_one_thread()
+    digits = unit_digits(seed=0)
     results = sweep(digits, arguments.epochs)
     print_table(results)
     save_picture(results, digits, picture)

@@ -10,8 +10,15 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-from _network import Dense, Network, ReLU, accuracy, scaled_digits, train_epoch
-from _output import draw_runs, example_parser, picture_path, set_accuracy_axis, style
+from _network import Dense, Network, ReLU, accuracy, scaled_digits, train_epoch, use_one_thread
+from _output import (
+    draw_runs,
+    example_parser,
+    picture_path,
+    print_accuracies,
+    set_accuracy_axis,
+    style,
+)
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -70,26 +77,18 @@ def sweep(digits, epochs):
     return results
 
 
-def print_table(results):
-    print(f"\n{'batch size':<12}" + "".join(f"{norm.name:>12}" for norm in results))
-    means = np.transpose([accuracies.mean(axis=1) for accuracies in results.values()])
-    for batch_size, row in zip(BATCH_SIZES, means, strict=True):
-        print(f"{batch_size:<12}" + "".join(f"{mean:>12.1%}" for mean in row))
-    print(f"Test accuracy, the mean of {len(SEEDS)} runs.")
-
-
 def conclusion(results):
     """Return in one sentence what small batches do to each norm."""
-    means = {norm.name: accuracies.mean(axis=1) for norm, accuracies in results.items()}
-    lost = {name: 100 * (values.max() - values[0]) for name, values in means.items()}
-    of_batch_norm = means["batch norm"]
-    best = max(means, key=lambda name: means[name].max())
-    others = [f"{points:.1f} ({name})" for name, points in lost.items() if name != "batch norm"]
+    of_batch_norm = results[NORMS[0]].mean(axis=1)
+    best = of_batch_norm.argmax()
+    others = {norm.name: runs.mean(axis=1) for norm, runs in results.items() if norm != NORMS[0]}
+    ranges = [f"{means.min():.1%}-{means.max():.1%} ({name})" for name, means in others.items()]
+    spread = max(np.ptp(runs[best]) for runs in results.values())
     return (
-        f"With batches of {BATCH_SIZES[0]} batch norm ends at {of_batch_norm[0]:.1%}, which is"
-        f" {lost['batch norm']:.1f} points below what it reaches with batches of"
-        f" {BATCH_SIZES[of_batch_norm.argmax()]}; the others, which do not look at the batch, lose"
-        f" {', '.join(others)}; the best accuracy, {means[best].max():.1%}, is that of {best}."
+        f"With batches of {BATCH_SIZES[0]} batch norm ends at {of_batch_norm[0]:.1%} and with"
+        f" batches of {BATCH_SIZES[best]} at {of_batch_norm[best]:.1%}, its best; the others, which"
+        f" do not look at the batch, stay within {', '.join(ranges)}; runs that differ in"
+        f" the seed alone are up to {100 * spread:.1f} points apart at batch norm's best size."
     )
 
 
@@ -112,10 +111,10 @@ def main():
     arguments = example_parser(__doc__, epochs=6).parse_args()
     picture = picture_path(arguments.out, "small_batches")
 
-    # NumPy's matrix products have threads of their own, which on few cores would wait for cybn's.
-    cybn.set_num_threads(1)
+    use_one_thread()
     results = sweep(scaled_digits(seed=0), arguments.epochs)
-    print_table(results)
+    accuracies = {norm.name: runs for norm, runs in results.items()}
+    print_accuracies("batch size", BATCH_SIZES, accuracies)
     save_picture(results, picture)
     print(f"Picture: {picture}")
     print(f"\n{conclusion(results)}")
