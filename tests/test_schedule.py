@@ -9,6 +9,9 @@ from itertools import product
 import numpy as np
 import pytest
 from cases import DTYPES, SHAPES, make_case, run_cybn
+from norms import SHAPES as NORM_SHAPES
+from norms import make_norm_case
+from norms import run_cybn as run_norm
 from numpy.testing import assert_array_equal
 
 import cybn
@@ -29,18 +32,29 @@ def schedule(monkeypatch):
     return force
 
 
+def assert_same_bits_in_every_way(run, case, schedule):
+    expected = run(case)
+    for way in product(STREAM, CACHE_SIZE, THREADS):
+        calls = schedule(*way)
+        for one, other in zip(run(case), expected, strict=True):
+            assert_array_equal(one, other, err_msg=str(way))
+        assert calls[-2:] == [way, way]
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", SHAPES)
 def test_same_bits_in_every_way(rng, schedule, name, dtype, training):
     shape, axis = SHAPES[name]
     case = make_case(rng, shape, axis, dtype, training=training, mean=3.0)
-    expected = run_cybn(case)
-    for way in product(STREAM, CACHE_SIZE, THREADS):
-        calls = schedule(*way)
-        for one, other in zip(run_cybn(case), expected, strict=True):
-            assert_array_equal(one, other, err_msg=str(way))
-        assert calls[-2:] == [way, way]
+    assert_same_bits_in_every_way(run_cybn, case, schedule)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NORM_SHAPES)
+def test_same_bits_of_every_norm(rng, schedule, name, dtype):
+    case = make_norm_case(rng, name, dtype, mean=3.0)
+    assert_same_bits_in_every_way(run_norm, case, schedule)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

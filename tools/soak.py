@@ -2,9 +2,10 @@
 
     tools/fresh python tools/soak.py --minutes 10
 
-Each level has a process that draws shapes, layouts, dtypes, modes and thread counts, calls from one
-or several Python threads, and forks now and then. It stops at the first wrong value, and fails if
-the resident memory of the second half of the time differs by more than 1 % from that of the first.
+Each level has a process that draws norms, shapes, layouts, dtypes, modes, masks and thread counts,
+calls from one or several Python threads, and forks now and then. It stops at the first wrong value,
+and fails if the resident memory of the second half of the time differs by more than 1 % from that
+of the first.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import numpy as np
 TESTS = Path(__file__).parents[1] / "tests"
 sys.path.insert(0, str(TESTS))
 
+import norms  # noqa: E402
 import reference  # noqa: E402
 
 import cybn  # noqa: E402
@@ -31,17 +33,16 @@ EVERY, CALLERS = 20, 4  # calls between forks, Python threads
 MEMORY_SLACK = 0.01
 
 
-def draw_shape(rng):
-    shape = [
-        rng.choice([1, 2, 3, 5, 8, 17, 33, 64, 129, 513, 1025]) for _ in range(rng.randint(1, 4))
-    ]
+def draw_shape(rng, least_rank=1):
+    rank = rng.randint(least_rank, 4)
+    shape = [rng.choice([1, 2, 3, 5, 8, 17, 33, 64, 129, 513, 1025]) for _ in range(rank)]
     while np.prod(shape) > MOST_VALUES:
         shape[rng.randrange(len(shape))] = 2
     return shape
 
 
-def draw_call(seed):
-    """The arguments of a call; the same for the same seed."""
+def draw_batch_norm(seed):
+    """The arguments of a call of batch norm; the same for the same seed."""
     rng = random.Random(seed)
     shape = draw_shape(rng)
     axis = rng.randrange(len(shape))
@@ -55,19 +56,55 @@ def draw_call(seed):
     return x, dy, parameters, options, rng.randint(1, 4)
 
 
-def call(seed):
-    """Make a call, compare it with the reference, and return all its bytes."""
-    x, dy, (gamma, beta, mean, var), options, threads = draw_call(seed)
+def call_batch_norm(seed):
+    """Return the results of a call, and what they should be."""
+    x, dy, (gamma, beta, mean, var), options, threads = draw_batch_norm(seed)
     expected = reference.forward(x, gamma, beta, mean, var, **options)
     exact = reference.backward(dy, x, expected.mean, expected.var, gamma, **options)
     with cybn.num_threads(threads):
         y, cache = cybn.forward(x, gamma, beta, mean, var, **options)
         gradients = cybn.backward(dy, cache)
-    results = [y, mean, var, *gradients]
-    for one, other in zip(results, [expected.y, *expected[3:], *exact], strict=True):
+    return [y, mean, var, *gradients], [expected.y, *expected[3:], *exact]
+
+
+def draw_other_norm(seed):
+    """A case of another norm, or of batch norm with a mask; the same for the same seed."""
+    rng = random.Random(seed)
+    name = rng.choice(list(norms.NORMS))
+    shape = draw_shape(rng, 2)
+    shape[0] = max(shape[0], 2)
+    axis = rng.randrange(int(norms.NORMS[name].axis == 1), len(shape))
+    options, mask_shape = {"axis": axis}, None
+    if name in ("layer", "RMS"):
+        options = {"axis": tuple(range(axis, len(shape)))}
+    elif name == "group":
+        divisors = [n for n in range(1, shape[axis] + 1) if shape[axis] % n == 0]
+        options["num_groups"] = rng.choice(divisors)
+    elif name == "batch":
+        mask_shape = (*shape[:axis], 1, *shape[axis + 1 :])
+    mean, dtype = rng.choice([0, 1000]), rng.choice(["f4", "f8"])
+    values = np.random.default_rng(seed)
+    return norms.build_norm_case(
+        values, name, tuple(shape), options, mask_shape, dtype=dtype, mean=mean, std=2
+    )
+
+
+def call_other_norm(seed):
+    """As `call_batch_norm`."""
+    case = draw_other_norm(seed)
+    with cybn.num_threads(1 + seed % 4):
+        results = norms.run_cybn(case)
+    exact = norms.run_reference(case, np.float64)
+    return [[each for each in one if each is not None] for one in (results, exact)]
+
+
+def call(seed):
+    """Make a call, compare it with the reference, and return all its bytes."""
+    results, exact = (call_batch_norm if seed % 3 == 0 else call_other_norm)(seed)
+    for one, other in zip(results, exact, strict=True):
         scale = max(1, np.abs(other).max())
         error = np.abs(one - other).max() / scale
-        assert error < 1e-5, f"seed {seed}: {x.shape}, {options}: off by {error}"
+        assert error < 1e-5, f"seed {seed}: {one.shape}, off by {error}"
     return b"".join(array.tobytes() for array in results)
 
 
