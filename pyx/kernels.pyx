@@ -32,7 +32,7 @@ from call cimport (
     Call, center_row, count_row, dbeta_row, dgamma_row, invstd_row, mean_row, row, running_mean_row,
     running_var_row, shift_row, slope_row, var_row, work_rows,
 )
-from passes cimport map_block, sum_block
+from passes cimport map_block, stream_fence, sum_block
 from plan cimport Plan, Shape, first_cell, make_plan, tile_channels
 from rows cimport LANES, Factor, Mask, real
 from solve cimport add_up, repeat, solve_backward, solve_forward, solve_columns
@@ -86,6 +86,7 @@ cdef void run(const Call* call, const real* storage) noexcept nogil:
     if call.threads == 1 and (part_by_part or call.plan.blocks == 1):
         for task in range(parts):
             run_part(call, task, storage)
+        stream_fence()
         return
     with parallel(num_threads=call.threads):
         if part_by_part:
@@ -102,6 +103,7 @@ cdef void run(const Call* call, const real* storage) noexcept nogil:
                 for task in prange(tasks, schedule="static"):
                     run_block(call, False, (tasks - 1 - task) % tiles,
                               (tasks - 1 - task) // tiles, storage)
+        stream_fence()      # of each thread
 
 
 cdef void load(const real* values, Py_ssize_t stride, Py_ssize_t count, double* to) noexcept nogil:

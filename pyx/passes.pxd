@@ -220,5 +220,3 @@ cdef inline void map_block(
             map_run(call, offset + i * p.row_stride, width, of_lanes, storage)
         if tail:
             map_run(call, offset + rows * p.row_stride, tail, of_lanes, storage)
-    if call.stream:
-        stream_fence()
