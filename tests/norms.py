@@ -238,10 +238,10 @@ def parameter_shape(norm, shape, axis=None, num_groups=None):
 
 
 def draw_mask(rng, shape, axis=1):
-    """Select about half of the places, and two or more for each statistic."""
+    """Select about half of the places, and two or more for each statistic: the last ones."""
     where = rng.random(shape) < 0.5
     along = 0 if isinstance(axis, tuple) else np.argmax(shape)
-    np.moveaxis(where, along, 0)[:2] = True
+    np.moveaxis(where, along, 0)[-2:] = True
     return where
 
 
