@@ -11,8 +11,18 @@
 
 #define CACHE_LINE 64
 
-/* How far an address lies behind the start of its line. */
-static inline size_t into_line(const void *address) { return (uintptr_t)address % CACHE_LINE; }
+/* How far it is from an address to the start of a line. */
+static inline size_t to_line(const void *address) { return -(uintptr_t)address % CACHE_LINE; }
+
+/* a - b, exactly rounded: where there is a choice, on the units that multiply, as those that add
+ * have the conversions to do, too. */
+static inline double difference(double a, double b) {
+#if defined(__FMA__)
+    return __builtin_fma(a, 1.0, -b);
+#else
+    return a - b;
+#endif
+}
 
 /* Into the second level: the first is full of what is in work. */
 static inline void prefetch(const void *address, size_t size) {
@@ -21,34 +31,45 @@ static inline void prefetch(const void *address, size_t size) {
         __builtin_prefetch((const char *)address + i, 0, 2);
 }
 
-#if defined(__x86_64__)
-static inline void stream_line(char *to, const char *from) {
+/* What one instruction copies, past the caches or not. */
 #if defined(__AVX512F__)
-    _mm512_stream_si512((void *)to, _mm512_loadu_si512(from));
+typedef __m512i_u chunk;
+#define STREAM(to, value) _mm512_stream_si512((void *)(to), value)
 #elif defined(__AVX__)
-    for (int i = 0; i < CACHE_LINE; i += 32)
-        _mm256_stream_si256((__m256i *)(to + i), _mm256_loadu_si256((const __m256i *)(from + i)));
+typedef __m256i_u chunk;
+#define STREAM(to, value) _mm256_stream_si256((__m256i *)(to), value)
+#elif defined(__x86_64__)
+typedef __m128i_u chunk;
+#define STREAM(to, value) _mm_stream_si128((__m128i *)(to), value)
 #else
-    for (int i = 0; i < CACHE_LINE; i += 16)
-        _mm_stream_si128((__m128i *)(to + i), _mm_loadu_si128((const __m128i *)(from + i)));
-#endif
-}
-static inline void stream_fence(void) { _mm_sfence(); }
-#else
-static inline void stream_line(char *to, const char *from) { memcpy(to, from, CACHE_LINE); }
-static inline void stream_fence(void) {}
+typedef char chunk;
+#define STREAM(to, value) (*(chunk *)(to) = (value))
 #endif
 
+/* Copy whole lines. No memcpy: then they would not stay in registers. */
+static inline void copy_lines(void *to, const void *from, size_t size, int stream) {
+    for (size_t i = 0; i < size; i += sizeof(chunk)) {
+        chunk value = *(const chunk *)((const char *)from + i);
+        if (stream)
+            STREAM((char *)to + i, value);
+        else
+            *(chunk *)((char *)to + i) = value;
+    }
+}
+
 /* Copy past the caches: whole lines streamed, the ragged ends stored as usual. */
-static inline void stream_copy(void *to, const void *from, size_t bytes) {
-    char *target = (char *)to;
-    const char *source = (const char *)from;
-    size_t head = (CACHE_LINE - into_line(target)) % CACHE_LINE;
-    if (head > bytes) head = bytes;
-    memcpy(target, source, head);
-    for (; head + CACHE_LINE <= bytes; head += CACHE_LINE)
-        stream_line(target + head, source + head);
-    memcpy(target + head, source + head, bytes - head);
+static inline void stream_copy(void *to, const void *from, size_t size) {
+    size_t head = to_line(to) < size ? to_line(to) : size;
+    size_t end = size - (size - head) % CACHE_LINE;
+    memcpy(to, from, head);
+    copy_lines((char *)to + head, (const char *)from + head, end - head, 1);
+    memcpy((char *)to + end, (const char *)from + end, size - end);
+}
+
+static inline void stream_fence(void) {
+#if defined(__x86_64__)
+    _mm_sfence();
+#endif
 }
 
 #endif

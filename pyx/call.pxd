@@ -1,8 +1,10 @@
 # One call of a kernel: its plan, its arrays, and the rows of `work`, where what belongs to a
 # cell is kept in float64.
 
-from plan cimport Plan
-from rows cimport Factor, Mask
+from libc.string cimport memcpy
+
+from plan cimport Plan, columns_of
+from rows cimport LINE, Factor, Mask, on_line
 
 cdef enum:
     mean_row            # the map's coefficients: these four lie together
@@ -31,6 +33,7 @@ cdef struct Call:
     Factor of_u, of_v
     const double* gamma             # of the values of a cell: then they are not in the rows
     const double* beta
+    const Call* columns             # sums over the columns of the same rows, or NULL
     Mask where                      # of x's shape, or NULL
     double* work
     const double* forward_work      # backward: that of the forward call
@@ -46,3 +49,43 @@ cdef inline double* row(const Call* call, Py_ssize_t index) noexcept nogil:
 
 cdef inline double* partial(const Call* call, Py_ssize_t block) noexcept nogil:
     return row(call, work_rows + 2 * block)
+
+
+cdef inline Py_ssize_t work_of(const Plan* p) noexcept nogil:
+    return (work_rows + 2 * p.blocks) * p.cells
+
+
+cdef inline Py_ssize_t parameters_of(const Plan* p) noexcept nogil:
+    """Parameters that are inside: gamma and beta, and once more, each at the start of a line."""
+    return 2 * p.shape.inner + 2 * (p.shape.inner + LINE) if p.shape.inside else 0
+
+
+cdef inline Py_ssize_t work_values(const Plan* p) noexcept nogil:
+    """Values of `work`: with parameters that are inside, these and the sums of columns, too."""
+    cdef Plan columns
+    if not p.shape.inside:
+        return work_of(p)
+    columns = columns_of(p)
+    return work_of(p) + parameters_of(p) + work_of(&columns)
+
+
+cdef inline void take_parameters(Call* call, const double* inside) noexcept nogil:
+    """Copy gamma and beta to where the loops read them."""
+    cdef Py_ssize_t inner = call.plan.shape.inner
+    cdef double* gamma = on_line(call.work + work_of(&call.plan) + 2 * inner)
+    cdef double* beta = on_line(gamma + inner)
+    memcpy(gamma, inside, inner * sizeof(double))
+    memcpy(beta, inside + inner, inner * sizeof(double))
+    call.gamma, call.beta = gamma, beta
+
+
+cdef inline Call call_of_columns(const Call* call) noexcept nogil:
+    """The call that sums dgamma and dbeta if they are inside: over the cells, place by place."""
+    cdef Call columns = call[0]
+    cdef Py_ssize_t cells = call.plan.cells
+    columns.plan = columns_of(&call.plan)
+    columns.work = call.work + work_of(&call.plan) + parameters_of(&call.plan)
+    columns.of_u = Factor(NULL, NULL, 0, 1)
+    columns.of_v = Factor(call.forward_work + mean_row * cells,
+                          call.forward_work + invstd_row * cells, 1, 0)
+    return columns

@@ -29,13 +29,14 @@ from libc.string cimport memchr, memset
 
 from buffers cimport Buffers, alike, borrow, give_back, is_apart, is_vector
 from call cimport (
-    Call, center_row, count_row, dbeta_row, dgamma_row, invstd_row, mean_row, row, running_mean_row,
-    running_var_row, shift_row, slope_row, var_row, work_rows,
+    Call, call_of_columns, center_row, count_row, dbeta_row, dgamma_row, invstd_row, mean_row, row,
+    running_mean_row, running_var_row, shift_row, slope_row, take_parameters, var_row, work_of,
+    work_rows, work_values,
 )
 from passes cimport map_block, stream_fence, sum_block
-from plan cimport Plan, Shape, first_cell, make_plan, tile_channels
-from rows cimport LANES, Factor, Mask, real
-from solve cimport add_up, repeat, solve_backward, solve_forward, solve_columns
+from plan cimport Plan, Shape, Tile, plan_of, tile_at
+from rows cimport LANES, Factor, Mask, real, repeat
+from solve cimport add_up, solve_backward, solve_forward, solve_columns
 
 MEAN, VAR, INVSTD, WORK_ROWS = mean_row, var_row, invstd_row, work_rows
 
@@ -46,9 +47,9 @@ cdef Py_ssize_t part_stop(const Plan* p, Py_ssize_t part) noexcept nogil:
 
 
 cdef void solve_part(const Call* call, Py_ssize_t part) noexcept nogil:
-    cdef Py_ssize_t last = part_stop(&call.plan, part) - 1
-    call.solve(call, first_cell(&call.plan, part * call.plan.part_tiles),
-               first_cell(&call.plan, last) + tile_channels(&call.plan, last))
+    cdef Tile first = tile_at(&call.plan, part * call.plan.part_tiles)
+    cdef Tile last = tile_at(&call.plan, part_stop(&call.plan, part) - 1)
+    call.solve(call, first.first_cell, last.first_cell + last.cells)
 
 
 cdef void run_block(
@@ -68,6 +69,9 @@ cdef void run_part(const Call* call, Py_ssize_t part, const real* storage) noexc
         for tile in range(first, stop):
             for block in range(call.plan.blocks):
                 run_block(call, True, tile, block, storage)
+    if call.columns != NULL:
+        for tile in range(call.columns.plan.tiles):
+            run_block(call.columns, True, tile, part, storage)
     solve_part(call, part)
     if call.out != NULL:
         for tile in range(first, stop):
@@ -78,7 +82,7 @@ cdef void run_part(const Call* call, Py_ssize_t part, const real* storage) noexc
 cdef void run(const Call* call, const real* storage) noexcept nogil:
     """Sum, solve, map: in one parallel region, if in any. `storage` only brings its type."""
     cdef Py_ssize_t tiles = call.plan.tiles, parts = call.plan.parts
-    cdef Py_ssize_t task, tasks = tiles * call.plan.blocks
+    cdef Py_ssize_t task, tile, tasks = tiles * call.plan.blocks
     cdef double part_bytes = <double>call.plan.size // parts * sizeof(real)
     # A thread keeps a part to itself; or else the blocks of all tiles are shared out.
     cdef bint part_by_part = (parts >= 4 * call.threads
@@ -96,6 +100,10 @@ cdef void run(const Call* call, const real* storage) noexcept nogil:
             if call.sums:
                 for task in prange(tasks, schedule="static"):
                     run_block(call, True, task % tiles, task // tiles, storage)
+            if call.columns != NULL:
+                for task in prange(call.columns.plan.blocks, schedule="static"):
+                    for tile in range(call.columns.plan.tiles):
+                        run_block(call.columns, True, tile, task, storage)
             for task in prange(parts, schedule="static"):
                 solve_part(call, task)
             if call.out != NULL:
@@ -136,24 +144,6 @@ cdef inline const Storage* storage(const Py_buffer* array) noexcept nogil:
     return &STORAGE[array.itemsize == sizeof(double)]
 
 
-cdef Py_ssize_t work_of(const Plan* p) noexcept nogil:
-    return (work_rows + 2 * p.blocks) * p.cells
-
-
-cdef Plan columns_of(const Plan* p) noexcept nogil:
-    """The cells as rows, whose columns are summed."""
-    return make_plan(Shape(1, p.cells, p.shape.inner, 1, 1, p.shape.inner, False, False, True))
-
-
-cdef Py_ssize_t work_values(const Plan* p) noexcept nogil:
-    """Values of `work`: with parameters that are inside, these and the sums of columns, too."""
-    cdef Plan columns
-    if not p.shape.inside:
-        return work_of(p)
-    columns = columns_of(p)
-    return work_of(p) + 2 * p.shape.inner + work_of(&columns)
-
-
 cdef class Layout:
     """The plan for a shape of at least one value; made once, used by many calls."""
 
@@ -165,7 +155,7 @@ cdef class Layout:
         cdef Shape s
         (s.samples, s.outer, s.channels, s.inner, s.group, s.parameters, s.shared, s.inside) = axes
         s.by_row = False
-        self.plan = make_plan(s)
+        self.plan = plan_of(s)
         self.work_size = work_values(&self.plan)
         self.axes = axes
 
@@ -177,6 +167,7 @@ cdef int prepare(Call* call, Buffers* buffers, Layout layout, tuple schedule) ex
     call.plan = layout.plan
     call.stream, call.cache_size, call.threads = schedule
     call.gamma = call.beta = NULL
+    call.columns = NULL
     buffers.count, buffers.refused = 0, False
     return 0
 
@@ -202,11 +193,11 @@ cdef void set_parameters(Call* call, const Py_buffer* gamma, const Py_buffer* be
     cdef Py_ssize_t inner = call.plan.shape.inner
     cdef Py_buffer none
     memset(&none, 0, sizeof(none))
+    cdef double* inside = call.work + work_of(&call.plan)
     if call.plan.shape.inside:
-        call.gamma = call.work + work_of(&call.plan)
-        call.beta = call.gamma + inner
-        fill(gamma, 1, inner, <double*>call.gamma)
-        fill(beta, 0, inner, <double*>call.beta)
+        fill(gamma, 1, inner, inside)
+        fill(beta, 0, inner, inside + inner)
+        take_parameters(call, inside)
         gamma = beta = &none
     fill(gamma, 1, call.plan.cells, row(call, slope_row))
     fill(beta, 0, call.plan.cells, row(call, center_row))
@@ -322,20 +313,6 @@ def forward(
         give_back(&buffers)
 
 
-cdef Call call_of_columns(const Call* call) noexcept nogil:
-    """The call that sums dgamma and dbeta if they are inside: over the cells, place by place."""
-    cdef Call columns = call[0]
-    cdef Py_ssize_t cells = call.plan.cells
-    columns.plan = columns_of(&call.plan)
-    columns.work = call.work + work_of(&call.plan) + 2 * call.plan.shape.inner
-    columns.of_u = Factor(NULL, NULL, 0, 1)
-    columns.of_v = Factor(call.forward_work + mean_row * cells,
-                          call.forward_work + invstd_row * cells, 1, 0)
-    columns.solve = solve_columns
-    columns.out = NULL
-    return columns
-
-
 cdef void give_gradients(
     const Call* call, const Py_buffer* dgamma, const Py_buffer* dbeta,
 ) noexcept nogil:
@@ -379,16 +356,18 @@ def backward(
         call.training, call.centered = training, centered
         call.sums = training or dgamma is not None or dbeta is not None
         if shape.inside:
-            call.gamma = call.beta = call.forward_work + work_of(plan)
+            take_parameters(&call, call.forward_work + work_of(plan))
         call.of_u = Factor(NULL, call.gamma, LANES, 1)
         call.of_v = Factor(call.forward_work + mean_row * plan.cells, NULL, 0, 1)
         with nogil:
-            if shape.inside and (dgamma_.buf != NULL or dbeta_.buf != NULL):    # before dy is lost
+            if shape.inside and (dgamma_.buf != NULL or dbeta_.buf != NULL):
                 columns = call_of_columns(&call)
-                storage(x_).run(&columns, NULL)
-                give_gradients(&columns, dgamma_, dbeta_)
+                call.columns = &columns
             storage(x_).run(&call, NULL)
-            if call.sums and not shape.inside:
+            if call.columns != NULL:
+                solve_columns(&columns, 0, columns.plan.cells)
+                give_gradients(&columns, dgamma_, dbeta_)
+            elif call.sums and not shape.inside:
                 give_gradients(&call, dgamma_, dbeta_)
         return True
     finally:

@@ -19,17 +19,23 @@
 # kept per block and added in the order of blocks: all that decides the order of summation is made
 # from the shape alone.
 
-from rows cimport LANES, halve
+from libc.string cimport memcpy
+
+from rows cimport LANES, halve, repeat
+
+cdef extern from "cache.h" nogil:
+    void require "assert"(bint) noexcept    # of the debug build
 
 cdef enum:
     WIDTH = 1024            # lanes of a tile at the most
+    FOLDED = 256            # lanes of a folded row, if it can be
     LONG = 512              # an inner axis from here on is summed along
     ACROSS_ROWS = 64        # rows of a piece: two pieces fit the second-level cache
     ALONG_ROWS = 1024
     BLOCK_VALUES = 32768    # a block is worth a thread's while
     BLOCKS = 64             # of one tile, at the most
     PART_VALUES = 4096      # of a part at the least: to solve one has a long latency
-    NEAR = 1024             # values ahead, where the next ones lie behind
+    NEAR = 4096             # values ahead, where the next ones lie behind
 
 cdef struct Shape:
     Py_ssize_t samples, outer, channels, inner
@@ -52,6 +58,16 @@ cdef struct Plan:
     # How far ahead lies what is read next, for prefetching: hardware guesses only straight on.
     Py_ssize_t sum_ahead, map_ahead
 
+cdef struct Tile:
+    Py_ssize_t first_cell, cells
+    Py_ssize_t width                # lanes of a row
+    Py_ssize_t offset               # of its first value
+
+cdef struct Unit:                   # of a tile
+    Py_ssize_t offset
+    Py_ssize_t first_row, rows      # in its run
+    Py_ssize_t tail
+
 
 cdef inline Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
     return (a + b - 1) // b
@@ -71,6 +87,8 @@ cdef inline void plan_across(Plan* p, const Shape* s) noexcept nogil:
     cdef Py_ssize_t whole_strips = LANES
     while whole_strips > 1 and matrix_width % (2 * LANES // whole_strips) == 0:
         whole_strips //= 2
+    while whole_strips * matrix_width < FOLDED and whole_strips * 2 * ACROSS_ROWS <= s.outer:
+        whole_strips *= 2
     p.fold = 1 if s.by_row else max(1, min(whole_strips, WIDTH // matrix_width, s.outer))
     p.tile_channels, p.span = min(s.channels, WIDTH // s.inner), s.inner
     while p.tile_channels % s.group and s.group % p.tile_channels:
@@ -80,6 +98,8 @@ cdef inline void plan_across(Plan* p, const Shape* s) noexcept nogil:
     p.tail = s.outer % p.fold * matrix_width
     p.piece_rows = ACROSS_ROWS
     p.sum_ahead = ACROSS_ROWS * p.row_stride if p.rows > ACROSS_ROWS else p.tile_channels * s.inner
+    if s.by_row:        # just read, as rows
+        p.sum_ahead = 0
     p.map_ahead = ceil_div(NEAR, p.row_stride) * p.row_stride
 
 
@@ -108,51 +128,77 @@ cdef inline Plan make_plan(Shape s) noexcept nogil:
     return p
 
 
-cdef inline Py_ssize_t first_channel(const Plan* p, Py_ssize_t tile) noexcept nogil:
-    """Of a tile, within its sample."""
-    return tile % p.sample_tiles * p.tile_channels
+cdef inline Tile tile_at(const Plan* p, Py_ssize_t index) noexcept nogil:
+    cdef Tile tile
+    cdef Py_ssize_t sample = index // p.sample_tiles
+    cdef Py_ssize_t channel = (index - sample * p.sample_tiles) * p.tile_channels
+    tile.first_cell = sample * p.shape.channels + channel
+    tile.cells = min(p.tile_channels, p.shape.channels - channel)
+    tile.width = p.fold * tile.cells * p.span
+    tile.offset = (sample * p.shape.outer * p.shape.channels + channel) * p.shape.inner
+    return tile
 
 
-cdef inline Py_ssize_t first_cell(const Plan* p, Py_ssize_t tile) noexcept nogil:
-    return tile // p.sample_tiles * p.shape.channels + first_channel(p, tile)
-
-
-cdef inline Py_ssize_t tile_channels(const Plan* p, Py_ssize_t tile) noexcept nogil:
-    return min(p.tile_channels, p.shape.channels - first_channel(p, tile))
-
-
-cdef inline Py_ssize_t tile_width(const Plan* p, Py_ssize_t tile) noexcept nogil:
-    return p.fold * tile_channels(p, tile) * p.span
+cdef inline Unit unit_at(const Plan* p, const Tile* tile, Py_ssize_t index) noexcept nogil:
+    cdef Unit unit
+    cdef Py_ssize_t run = index // p.pieces
+    cdef Py_ssize_t piece = index - run * p.pieces
+    unit.first_row = piece * p.piece_rows
+    unit.rows = min(p.piece_rows, p.rows - unit.first_row)
+    unit.tail = p.tail if piece == p.pieces - 1 else 0
+    unit.offset = tile.offset + run * p.run_stride + unit.first_row * p.row_stride
+    # In the debug build: abort if it reaches outside of the array.
+    require(0 <= tile.first_cell and tile.first_cell + tile.cells <= p.cells)
+    require(0 < tile.width <= WIDTH and unit.tail <= p.row_stride and unit.rows >= 0)
+    require(0 <= tile.offset <= unit.offset)
+    require(unit.rows == 0
+            or unit.offset + (unit.rows - 1) * p.row_stride + tile.width <= p.size)
+    require(unit.tail == 0 or unit.offset + unit.rows * p.row_stride + unit.tail <= p.size)
+    return unit
 
 
 cdef inline const double* spread(
-    const Plan* p, Py_ssize_t tile, const double* values, double* lanes,
+    const Plan* p, const Tile* tile, const double* values, double* lanes,
 ) noexcept nogil:
     """Give every lane of a tile the value of its cell."""
-    cdef Py_ssize_t channels = tile_channels(p, tile)
-    cdef Py_ssize_t _, c, j
+    cdef Py_ssize_t c, j
     cdef double* lane = lanes
-    values += first_cell(p, tile)
-    if p.fold * p.span == 1:
-        return values
-    for _ in range(p.fold):
-        for c in range(channels):
+    values += tile.first_cell
+    if p.span == 1:
+        memcpy(lanes, values, tile.cells * sizeof(double))
+    else:
+        for c in range(tile.cells):
             for j in range(p.span):
                 lane[j] = values[c]
             lane += p.span
+    repeat(lanes, tile.width, tile.cells * p.span)
     return lanes
 
 
 cdef inline void gather(
-    const Plan* p, Py_ssize_t tile, double* lanes, double* values,
+    const Plan* p, const Tile* tile, double* lanes, double* values,
 ) noexcept nogil:
     """Sum the lanes of every cell of a tile."""
-    cdef Py_ssize_t channels = tile_channels(p, tile)
     cdef Py_ssize_t c
-    halve(lanes, p.fold, channels * p.span)
+    values += tile.first_cell
+    halve(lanes, p.fold, tile.cells * p.span)
     if p.span > 1:
-        for c in range(channels):
+        for c in range(tile.cells):
             halve(lanes + c * p.span, p.span, 1)
-    values += first_cell(p, tile)
-    for c in range(channels):
+    for c in range(tile.cells):
         values[c] = lanes[c * p.span]
+
+
+cdef inline Plan columns_of(const Plan* p) noexcept nogil:
+    """The cells as rows, whose columns are summed."""
+    return make_plan(Shape(1, p.cells, p.shape.inner, 1, 1, p.shape.inner, False, False, True))
+
+
+cdef inline Plan plan_of(Shape s) noexcept nogil:
+    """The plan of a shape. With parameters that are inside, parts are blocks of columns_of()."""
+    cdef Plan columns, p = make_plan(s)
+    if s.inside:
+        columns = columns_of(&p)
+        p.part_tiles = columns.block_units * columns.piece_rows
+        p.parts = columns.blocks
+    return p

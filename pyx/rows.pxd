@@ -4,8 +4,12 @@
 #
 # NULL: a shift of 0, a weight of 1, no mask. Where a caller writes it, the inlined loop has none.
 
+from libc.string cimport memcpy
+
 cdef extern from "cache.h" nogil:
+    double difference(double a, double b) noexcept
     void prefetch(const void* address, size_t size) noexcept
+    size_t to_line(const void* address) noexcept
 
 ctypedef fused real:
     float
@@ -14,6 +18,7 @@ ctypedef fused real:
 # A strip of 32 lanes keeps its sums in registers, whatever the number of rows.
 cdef enum:
     LANES = 32
+    LINE = 8            # doubles of a cache line
 
 ctypedef const unsigned char* Mask      # 0 where a value is left out
 
@@ -25,7 +30,7 @@ cdef struct Factor:                     # of what is summed: (value - shift) * w
 
 cdef inline double term(double value, Factor of, Py_ssize_t lane) noexcept nogil:
     if of.shift != NULL:
-        value -= of.shift[lane * of.lane_step]
+        value = difference(value, of.shift[lane * of.lane_step])
     if of.weight != NULL:
         value *= of.weight[lane * of.lane_step]
     return value
@@ -49,10 +54,17 @@ cdef inline void sum_strip(
     """
     cdef double a[LANES]
     cdef double ab[LANES]
+    cdef double shift[LANES]
     cdef float selected[LANES]
     cdef double d, product
     cdef bint masked = mask != NULL
     cdef Py_ssize_t _, j
+    if of_v.lane_step:      # the same in all rows
+        for j in range(width):
+            shift[j] = of_v.shift[j]
+        of_v.shift = shift
+        if of_u.shift != NULL:
+            of_u.shift = shift
     for j in range(width):
         a[j] = sum_u[j]
         ab[j] = sum_uv[j]
@@ -107,7 +119,7 @@ cdef inline void normalize(const real* x, real* out, Py_ssize_t n, Coefficients 
         i = j * k.step
         slope = k.slope[i] if k.gamma == NULL else k.slope[i] * k.gamma[j]
         center = k.center[i] if k.gamma == NULL else k.beta[j]
-        out[j] = <real>((x[j] - k.mean[i]) * slope + center)
+        out[j] = <real>(difference(x[j], k.mean[i]) * slope + center)
 
 
 cdef inline void differentiate(
@@ -119,7 +131,8 @@ cdef inline void differentiate(
     for j in range(n):
         i = j * k.step
         scale = k.scale[i] if k.gamma == NULL else k.scale[i] * k.gamma[j]
-        out[j] = <real>((x[j] - k.mean[i]) * k.slope[i] + (dy[j] * scale - k.center[i]))
+        out[j] = <real>(difference(x[j], k.mean[i]) * k.slope[i]
+                        + difference(dy[j] * scale, k.center[i]))
 
 
 cdef inline void clear(real* out, Py_ssize_t n, Mask mask) noexcept nogil:
@@ -131,11 +144,35 @@ cdef inline void clear(real* out, Py_ssize_t n, Mask mask) noexcept nogil:
         out[j] = value if mask[j] else 0
 
 
+cdef inline void add_next(double* lanes, Py_ssize_t count, Py_ssize_t distance) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(count):
+        lanes[j] += lanes[distance + j]
+
+
 cdef inline void halve(double* lanes, Py_ssize_t groups, Py_ssize_t width) noexcept nogil:
     """Sum `groups` groups of `width` lanes into the first group, by a tree of fixed shape."""
-    cdef Py_ssize_t half, j
+    cdef Py_ssize_t half
+    if groups == LANES and width == 1:      # the usual tree, unrolled
+        add_next(lanes, 16, 16)
+        add_next(lanes, 8, 8)
+        add_next(lanes, 4, 4)
+        add_next(lanes, 2, 2)
+        add_next(lanes, 1, 1)
+        return
     while groups > 1:
         half = (groups + 1) // 2
-        for j in range((groups - half) * width):
-            lanes[j] += lanes[half * width + j]
+        add_next(lanes, (groups - half) * width, half * width)
         groups = half
+
+
+cdef inline void repeat(double* values, Py_ssize_t count, Py_ssize_t kept) noexcept nogil:
+    """Give all values those of the first, again and again."""
+    while kept < count:
+        memcpy(values + kept, values, min(kept, count - kept) * sizeof(double))
+        kept *= 2
+
+
+cdef inline double* on_line(double* values) noexcept nogil:
+    """The first of the values that begins a cache line: vectors then lie in one line each."""
+    return values + to_line(values) // sizeof(double)

@@ -8,6 +8,7 @@ from call cimport (
     running_mean_row, running_var_row, scale_row, shift_row, slope_row, var_row,
 )
 from plan cimport Plan
+from rows cimport repeat
 
 
 cdef inline void add_up(double* values, Py_ssize_t count, Py_ssize_t kept) noexcept nogil:
@@ -15,13 +16,6 @@ cdef inline void add_up(double* values, Py_ssize_t count, Py_ssize_t kept) noexc
     cdef Py_ssize_t i
     for i in range(kept, count):
         values[i % kept] += values[i]
-
-
-cdef inline void repeat(double* values, Py_ssize_t count, Py_ssize_t kept) noexcept nogil:
-    """Give all values those of the first, again and again."""
-    while kept < count:
-        memcpy(values + kept, values, min(kept, count - kept) * sizeof(double))
-        kept *= 2
 
 
 cdef inline void add_blocks(const Call* call, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
