@@ -67,9 +67,9 @@ def openmp_flags() -> tuple[list[str], list[str]]:
 
 
 def extensions() -> list[Extension]:
-    """`runtime` for the plain baseline, and `kernels` once for each level."""
+    """`runtime` and `memory` for the plain baseline, and `kernels` once for each level."""
     compile_flags, link_flags = openmp_flags()
-    table = {"cybn._native_runtime": ("pyx/runtime.pyx", [])}
+    table = {f"cybn._native_{name}": (f"pyx/{name}.pyx", []) for name in ("runtime", "memory")}
     table |= {f"cybn._kernels_{level}": ("pyx/kernels.pyx", LEVELS[level]) for level in LEVELS}
     modules = []
     for name, (source, flags) in table.items():

@@ -1,5 +1,6 @@
 """Exact, reproducible, fast batch normalization for NumPy arrays."""
 
+from ._memory import set_kept_memory
 from ._runtime import get_num_threads, num_threads, set_num_threads, show_config
 from ._version import __version__
 from .functional import Cache, Gradients, backward, forward
@@ -28,6 +29,7 @@ __all__ = [
     "moments",
     "num_threads",
     "rms_norm",
+    "set_kept_memory",
     "set_num_threads",
     "show_config",
     "weight_standardize",

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from functools import cache
 
 from . import _native_runtime as native
+from ._memory import kept_memory
 from ._version import __version__
 
 # A call that moves fewer bytes runs serially. Waking an idle OpenMP pool costs 2 to 12 us on a
@@ -214,7 +215,7 @@ def show_config(mode="print"):
         machine can run; ``openmp``, whether it was built with OpenMP;
         ``openmp_library``, the file of the OpenMP library in use; ``openmp_libraries``, those of
         all that are loaded in this process (Linux only); ``num_threads``; ``cache_size``, of the
-        last level, in bytes.
+        last level, and ``kept_memory``, that of freed results, in bytes.
 
     Raises
     ------
@@ -239,6 +240,7 @@ def show_config(mode="print"):
         "openmp_libraries": _openmp_libraries(),
         "num_threads": get_num_threads(),
         "cache_size": cache_size(),
+        "kept_memory": kept_memory(),
     }
     if mode == "dict":
         return config

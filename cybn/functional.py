@@ -17,6 +17,7 @@ from ._geometry import (
     check_written,
     has_rows,
 )
+from ._memory import empty_like
 from ._runtime import kernels, schedule
 
 
@@ -218,7 +219,7 @@ def normalize(
     `given` is what `x` was converted from, `mask` what `as_mask` returns, or None. RMS norm is not
     `centered`.
     """
-    y = np.empty(x.shape, x.dtype) if out is None else out
+    y = empty_like(x) if out is None else out
     work = np.empty(geometry.work_size)
     where, counts, count = mask or (None, None, geometry.values)
     settings = training, centered, momentum, eps, schedule(2 * x.nbytes)
@@ -326,7 +327,7 @@ def backward(dy, cache, *, out=None):
     x, geometry = cache.x, cache._geometry
     if x is None:
         raise ValueError("cache: expected one that holds x, got that of a call with out=x")
-    dx = np.empty(x.shape, x.dtype) if out is None else out
+    dx = empty_like(x) if out is None else out
     shape = geometry.parameters
     flat = shape if len(shape) == 1 else math.prod(shape)
     dgamma = None if cache._gamma is None else np.empty(flat, cache._gamma.dtype)

@@ -28,6 +28,7 @@ PUBLIC_NAMES = {
     "moments",
     "num_threads",
     "rms_norm",
+    "set_kept_memory",
     "set_num_threads",
     "show_config",
     "weight_standardize",

@@ -27,7 +27,11 @@ TESTS = [
     *("test_schedule.py", "test_errors.py", "test_out.py", "test_exact.py", "test_reference.py"),
     *("test_layer.py", "test_threads.py", "test_config.py", "test_faults.py"),
     f"test_guards.py::test_pages_around_arrays_are_not_touched[{LEVEL}]",
-    *("test_concurrency.py", "test_fork.py::test_five_rounds_of_nested_forks_are_quick"),
+    *(
+        "test_memory.py",
+        "test_concurrency.py",
+        "test_fork.py::test_five_rounds_of_nested_forks_are_quick",
+    ),
 ]
 
 

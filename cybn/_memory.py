@@ -1,0 +1,52 @@
+"""The only place that chooses where the memory of a result comes from."""
+
+import numpy as np
+
+from . import _native_memory as native
+
+# malloc gives no more than this from memory that it keeps itself (glibc's largest mmap threshold).
+LARGE = 32 << 20
+
+
+def empty_like(x):
+    """Return an array of x's shape and dtype, in C order, whose values are not set."""
+    nbytes = x.nbytes
+    if nbytes < LARGE:
+        return np.empty(x.shape, x.dtype)
+    return np.ndarray(x.shape, x.dtype, native.Block(nbytes))
+
+
+def kept_memory():
+    """Return how many bytes of freed results are kept for the next ones."""
+    return native.kept_memory()[0]
+
+
+def set_kept_memory(limit):
+    """Set how much memory of freed results may be kept for the next ones.
+
+    The system clears each page that it hands out, which for a large array takes as long as
+    normalizing it. So results of 32 MiB and more are made in memory that is used again when their
+    arrays are gone. What is kept is lent to the system, which takes it as soon as it needs it (on
+    Linux ``MADV_FREE``); until then it counts as the process's own.
+
+    Parameters
+    ----------
+    limit : int
+        In bytes; 0 keeps nothing. At first it is a sixteenth of the machine's memory.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `limit` is not an int, or out of range.
+
+    Examples
+    --------
+    >>> import cybn
+    >>> cybn.set_kept_memory(256 << 20)
+    """
+    if isinstance(limit, bool) or not hasattr(limit, "__index__"):
+        raise TypeError(f"limit: expected an int, got {type(limit).__name__}")
+    limit = limit.__index__()
+    if not 0 <= limit < 1 << 63:
+        raise ValueError(f"limit: expected a number of bytes from 0 to 2**63 - 1, got {limit}")
+    native.set_kept_memory(limit)

@@ -1,0 +1,126 @@
+"""Memory of large results is used again, and given back when it should be."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+import cybn
+from cybn import _memory
+
+SIZE = _memory.LARGE // 4  # values of the smallest result that is made in such memory
+
+
+@pytest.fixture(autouse=True)
+def kept():
+    """At first nothing is kept, and there is room; afterwards the limit is what it was."""
+    _, limit = _memory.native.kept_memory()
+    cybn.set_kept_memory(0)
+    cybn.set_kept_memory(16 * _memory.LARGE)
+    yield _memory.kept_memory
+    cybn.set_kept_memory(limit)
+
+
+def ones(size=SIZE):
+    return np.ones((size, 1), np.float32)
+
+
+def address(array):
+    return array.__array_interface__["data"][0]
+
+
+def test_memory_of_a_freed_result_is_used_again(kept):
+    x = ones()
+    y, cache = cybn.forward(x)
+    where = address(y)
+    del y
+    assert kept() == x.nbytes
+    y, _ = cybn.forward(x)
+    assert address(y) == where
+    assert kept() == 0
+    assert not y.any()
+    del y
+    assert address(cybn.backward(x, cache).dx) == where
+
+
+def test_a_result_in_use_keeps_its_memory():
+    x = ones()
+    y, _ = cybn.forward(x)
+    view = y[5:]
+    del y
+    other, _ = cybn.forward(x, beta=np.ones(1))
+    assert not view.any()
+    assert (other == 1).all()
+
+
+def test_small_results_are_numpys_own(kept):
+    y, _ = cybn.forward(ones(SIZE - 1))
+    assert y.base is None
+    del y
+    assert kept() == 0
+
+
+@pytest.mark.parametrize("limit", [0, _memory.LARGE - 1])
+def test_nothing_is_kept_above_the_limit(kept, limit):
+    cybn.set_kept_memory(limit)
+    cybn.forward(ones())
+    assert kept() == 0
+
+
+def test_a_lower_limit_gives_the_oldest_back(kept):
+    x = ones()
+    first, second = (cybn.forward(x)[0] for _ in range(2))
+    newest = address(second)
+    del first
+    del second
+    cybn.set_kept_memory(_memory.LARGE + 1)
+    assert kept() == _memory.LARGE
+    assert address(cybn.forward(x)[0]) == newest
+
+
+def test_many_results_leave_no_more_than_the_limit(kept):
+    cybn.set_kept_memory(3 * _memory.LARGE)
+    x = ones()
+    for _ in range(3):
+        results = [cybn.forward(x)[0] for _ in range(5)]
+        del results
+        assert kept() == 3 * _memory.LARGE
+
+
+def test_results_are_arrays_like_any_other():
+    x = np.arange(SIZE, dtype=np.float32).reshape(-1, 4)
+    y, _ = cybn.forward(x)
+    assert type(y) is np.ndarray
+    assert y.flags.c_contiguous
+    assert y.flags.writeable
+    assert y.dtype == x.dtype
+    assert y.shape == x.shape
+    restored = pickle.loads(pickle.dumps(y))
+    out = np.empty_like(x)
+    cybn.forward(x, out=out)
+    assert np.array_equal(restored, out)
+    assert np.array_equal(y, out)
+    again, cache = cybn.forward(y)  # as an input, and as `out`
+    assert cybn.backward(again, cache, out=again).dx is again
+
+
+def test_no_memory_is_a_memory_error():
+    with pytest.raises(MemoryError, match="bytes"):
+        _memory.native.Block(1 << 60)
+
+
+def test_show_config_tells_how_much(kept):
+    cybn.forward(ones())
+    assert cybn.show_config(mode="dict")["kept_memory"] == kept() == _memory.LARGE
+
+
+@pytest.mark.parametrize("limit", [None, 1.0, "1", True])
+def test_the_limit_is_an_int(limit):
+    with pytest.raises(TypeError, match="limit: expected an int, got"):
+        cybn.set_kept_memory(limit)
+
+
+@pytest.mark.parametrize("limit", [-1, 1 << 63])
+def test_the_limit_is_in_range(limit):
+    with pytest.raises(ValueError, match="limit: expected a number of bytes"):
+        cybn.set_kept_memory(limit)
