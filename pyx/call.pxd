@@ -33,7 +33,7 @@ cdef struct Call:
     Factor of_u, of_v
     const double* gamma             # of the values of a cell: then they are not in the rows
     const double* beta
-    const Call* columns             # sums over the columns of the same rows, or NULL
+    const Call* columns             # sums over the columns: a block of it is a part; or NULL
     Mask where                      # of x's shape, or NULL
     double* work
     const double* forward_work      # backward: that of the forward call

@@ -34,7 +34,7 @@ from call cimport (
     work_rows, work_values,
 )
 from passes cimport map_block, stream_fence, sum_block
-from plan cimport Plan, Shape, Tile, plan_of, tile_at
+from plan cimport Plan, Shape, Tile, make_plan, tile_at
 from rows cimport LANES, Factor, Mask, real, repeat
 from solve cimport add_up, solve_backward, solve_forward, solve_columns
 
@@ -155,7 +155,7 @@ cdef class Layout:
         cdef Shape s
         (s.samples, s.outer, s.channels, s.inner, s.group, s.parameters, s.shared, s.inside) = axes
         s.by_row = False
-        self.plan = plan_of(s)
+        self.plan = make_plan(s)
         self.work_size = work_values(&self.plan)
         self.axes = axes
 
@@ -363,6 +363,8 @@ def backward(
             if shape.inside and (dgamma_.buf != NULL or dbeta_.buf != NULL):
                 columns = call_of_columns(&call)
                 call.columns = &columns
+                plan.part_tiles = columns.plan.block_units * columns.plan.piece_rows
+                plan.parts = columns.plan.blocks
             storage(x_).run(&call, NULL)
             if call.columns != NULL:
                 solve_columns(&columns, 0, columns.plan.cells)

@@ -123,7 +123,9 @@ cdef inline Plan make_plan(Shape s) noexcept nogil:
     p.pieces = max(1, ceil_div(p.rows, p.piece_rows))
     p.units = p.runs * p.pieces
     cdef Py_ssize_t unit_values = min(p.piece_rows, p.rows) * p.fold * p.tile_channels * p.span
-    p.block_units = max(ceil_div(p.units, BLOCKS), ceil_div(BLOCK_VALUES, max(1, unit_values)))
+    cdef Py_ssize_t most_blocks = 4 * BLOCKS if s.by_row else BLOCKS    # those fit a cache
+    p.block_units = max(ceil_div(p.units, most_blocks),
+                        ceil_div(BLOCK_VALUES, max(1, unit_values)))
     p.blocks = ceil_div(p.units, p.block_units)
     return p
 
@@ -192,13 +194,3 @@ cdef inline void gather(
 cdef inline Plan columns_of(const Plan* p) noexcept nogil:
     """The cells as rows, whose columns are summed."""
     return make_plan(Shape(1, p.cells, p.shape.inner, 1, 1, p.shape.inner, False, False, True))
-
-
-cdef inline Plan plan_of(Shape s) noexcept nogil:
-    """The plan of a shape. With parameters that are inside, parts are blocks of columns_of()."""
-    cdef Plan columns, p = make_plan(s)
-    if s.inside:
-        columns = columns_of(&p)
-        p.part_tiles = columns.block_units * columns.piece_rows
-        p.parts = columns.blocks
-    return p
