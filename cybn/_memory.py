@@ -4,8 +4,8 @@ import numpy as np
 
 from . import _native_memory as native
 
-# malloc gives no more than this from memory that it keeps itself (glibc's largest mmap threshold).
-LARGE = 32 << 20
+# From here on malloc hands memory back to the system at times, and NumPy asks for huge pages.
+LARGE = 4 << 20
 
 
 def empty_like(x):
@@ -25,7 +25,7 @@ def set_kept_memory(limit):
     """Set how much memory of freed results may be kept for the next ones.
 
     The system clears each page that it hands out, which for a large array takes as long as
-    normalizing it. So results of 32 MiB and more are made in memory that is used again when their
+    normalizing it. So results of 4 MiB and more are made in memory that is used again when their
     arrays are gone. What is kept is lent to the system, which takes it as soon as it needs it (on
     Linux ``MADV_FREE``); until then it counts as the process's own.
 

@@ -15,7 +15,7 @@ cdef extern from "memory.h" nogil:
     double physical_memory() noexcept
 
 cdef enum:
-    MOST_KEPT = 16
+    MOST_KEPT = 64
 
 cdef struct Pages:
     void* start
