@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ._memory import contiguous
 from ._runtime import kernels
 
 is_plain = kernels.is_plain
@@ -163,7 +164,7 @@ def as_mask(where, shape, axis):
     others = (*range(start), *range(stop, len(shape)))
     counts = np.broadcast_to(np.count_nonzero(one, axis=others), shape[start:stop])
     return (
-        np.ascontiguousarray(mask),
+        contiguous(mask),
         counts.astype(np.float64).reshape(-1),
         counts.astype(np.int64),
     )
