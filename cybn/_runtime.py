@@ -142,15 +142,16 @@ def num_threads(n):
 def schedule(nbytes):
     """Return how a kernel is to run a call that moves `nbytes`.
 
-    That is: whether to write past the caches, the size of the last-level cache, and the number
-    of threads. None of them changes a result.
+    That is: whether to prefetch, whether to write past the caches, the size of the last-level
+    cache, and the number of threads. None of them changes a result.
     """
     if nbytes < SERIAL_BYTES:
-        return False, DEFAULT_CACHE_SIZE, 1
+        return False, False, DEFAULT_CACHE_SIZE, 1
     size = cache_size()
     threads = max(1, min(get_num_threads(), nbytes // BYTES_PER_THREAD))
-    # Streaming pays from where input and output begin to push one another out of the cache.
-    return nbytes > size * 2 // 3, size, threads
+    # Prefetching pays where a good part has to come from memory, and streaming from where input
+    # and output begin to push one another out of the cache.
+    return nbytes > size * 3 // 8, nbytes > size * 2 // 3, size, threads
 
 
 def _usable_processors():

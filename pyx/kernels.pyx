@@ -164,8 +164,11 @@ cdef class Layout:
 
 
 cdef int prepare(Call* call, Buffers* buffers, Layout layout, tuple schedule) except -1:
+    cdef bint prefetch
     call.plan = layout.plan
-    call.stream, call.cache_size, call.threads = schedule
+    prefetch, call.stream, call.cache_size, call.threads = schedule
+    if not prefetch:
+        call.plan.sum_ahead = call.plan.map_ahead = 0
     call.gamma = call.beta = NULL
     call.columns = NULL
     buffers.count, buffers.refused = 0, False

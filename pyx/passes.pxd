@@ -125,10 +125,11 @@ cdef inline void map_units(
     if not k.step:      # in registers
         k.mean, k.slope, k.center, k.scale = &mean, &slope, &center, &scale
     while length > 0:
-        prefetch(x + ahead, LANES * sizeof(real))
-        if dy != NULL:
+        if ahead:
+            prefetch(x + ahead, LANES * sizeof(real))
+        if ahead and dy != NULL:
             prefetch(dy + ahead, LANES * sizeof(real))
-        if not stream:      # a line that is written to is read first
+        if ahead and not stream:    # a line that is written to is read first
             prefetch(out + ahead, LANES * sizeof(real))
         if n == LANES:
             map_unit(x, dy, out, LANES, k, mask, stream)

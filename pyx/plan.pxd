@@ -30,7 +30,8 @@ cdef enum:
     WIDTH = 1024            # lanes of a tile at the most
     FOLDED = 256            # lanes of a folded row, if it can be
     LONG = 512              # an inner axis from here on is summed along
-    ACROSS_ROWS = 64        # rows of a piece: two pieces fit the second-level cache
+    ACROSS_ROWS = 64        # rows of a piece
+    ACROSS_VALUES = 16384   # of a piece, if there are several: four fit the second-level cache
     ALONG_ROWS = 1024
     BLOCK_VALUES = 32768    # a block is worth a thread's while
     BLOCKS = 64             # of one tile, at the most
@@ -56,6 +57,7 @@ cdef struct Plan:
     Py_ssize_t piece_rows, pieces
     Py_ssize_t units, block_units, blocks
     # How far ahead lies what is read next, for prefetching: hardware guesses only straight on.
+    # 0 where that does not pay.
     Py_ssize_t sum_ahead, map_ahead
 
 cdef struct Tile:
@@ -97,7 +99,10 @@ cdef inline void plan_across(Plan* p, const Shape* s) noexcept nogil:
     p.rows, p.row_stride = s.outer // p.fold, p.fold * matrix_width
     p.tail = s.outer % p.fold * matrix_width
     p.piece_rows = ACROSS_ROWS
-    p.sum_ahead = ACROSS_ROWS * p.row_stride if p.rows > ACROSS_ROWS else p.tile_channels * s.inner
+    p.sum_ahead = p.tile_channels * s.inner     # the next tile, or the next piece
+    if p.rows > ACROSS_ROWS:
+        p.piece_rows = min(ACROSS_ROWS, ACROSS_VALUES // (p.fold * p.tile_channels * s.inner))
+        p.sum_ahead = p.piece_rows * p.row_stride
     if s.by_row:        # just read, as rows
         p.sum_ahead = 0
     p.map_ahead = ceil_div(NEAR, p.row_stride) * p.row_stride

@@ -50,7 +50,7 @@ cdef inline void sum_strip(
 ) noexcept nogil:
     """Add the terms of u to sum_u, and their products with those of v to sum_uv, row after row.
 
-    `ahead` is the distance to what is read next: hardware does not guess strided strips.
+    `ahead` is the distance to what is read next, or 0: hardware does not guess strided strips.
     """
     cdef double a[LANES]
     cdef double ab[LANES]
@@ -69,8 +69,9 @@ cdef inline void sum_strip(
         a[j] = sum_u[j]
         ab[j] = sum_uv[j]
     for _ in range(rows):
-        prefetch(u + ahead, LANES * sizeof(real))
-        if u != v:
+        if ahead:
+            prefetch(u + ahead, LANES * sizeof(real))
+        if ahead and u != v:
             prefetch(v + ahead, LANES * sizeof(real))
         if masked:      # widened first: bytes and float64 in one loop are not vectorized
             for j in range(width):

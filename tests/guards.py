@@ -20,7 +20,8 @@ from numpy.testing import assert_array_equal
 import cybn
 import cybn.functional
 
-WAYS = list(product([False, True], [0, 1 << 40], [1, 3]))  # stream, cache size, threads
+MEMORY = [(False, False), (True, False), (True, True)]  # prefetch, stream
+WAYS = [(*memory, *rest) for memory, *rest in product(MEMORY, [0, 1 << 40], [1, 3])]
 
 
 def run_guarded(case, before):

@@ -18,6 +18,7 @@ import cybn
 import cybn.functional
 
 STREAM, CACHE_SIZE, THREADS = [False, True], [0, 1 << 40], [1, 2, 5]
+MEMORY = [(False, False), (True, False), (True, True)]  # prefetch, stream
 
 
 @pytest.fixture
@@ -34,7 +35,8 @@ def schedule(monkeypatch):
 
 def assert_same_bits_in_every_way(run, case, schedule):
     expected = run(case)
-    for way in product(STREAM, CACHE_SIZE, THREADS):
+    for memory, *rest in product(MEMORY, CACHE_SIZE, THREADS):
+        way = *memory, *rest
         calls = schedule(*way)
         for one, other in zip(run(case), expected, strict=True):
             assert_array_equal(one, other, err_msg=str(way))
@@ -62,9 +64,9 @@ def test_streaming_any_length(rng, schedule, dtype):
     for n in range(2, 130):
         for shape, axis in [((3, n), 0), ((n, 3), 1), ((2, 2, 512 + n), 1)]:
             case = make_case(rng, shape, axis, dtype)
-            schedule(False, 0, 1)
+            schedule(False, False, 0, 1)
             expected = run_cybn(case)
-            schedule(True, 0, 1)
+            schedule(True, True, 0, 1)
             actual = run_cybn(case)
             assert_array_equal(actual.y, expected.y)
             assert_array_equal(actual.dx, expected.dx)
@@ -79,7 +81,7 @@ def test_out_anywhere_in_a_buffer(rng, schedule, name, dtype, stream):
     case = make_case(rng, shape, axis, dtype)
     y, cache = cybn.forward(case.x, case.gamma, case.beta, axis=axis)
     dx = cybn.backward(case.dy, cache).dx
-    schedule(stream, 0, 2)
+    schedule(True, stream, 0, 2)
     for offset in range(64 // case.x.itemsize):
         buffer = np.full(offset + y.size + 64, 7.0, dtype)
         out = buffer[offset : offset + y.size].reshape(shape)
@@ -103,7 +105,7 @@ def test_in_place(rng, schedule, name, dtype, stream):
     expected = run_cybn(case)
     running = case.running_mean, case.running_var
     _, cache = cybn.forward(case.x, case.gamma, case.beta, *running, **case.options)
-    schedule(stream, 0, 2)
+    schedule(True, stream, 0, 2)
     dy, x = case.dy.copy(), case.x.copy()
     assert_array_equal(cybn.backward(dy, cache, out=dy).dx, expected.dx)
     cybn.forward(x, case.gamma, case.beta, *running, **case.options, out=x)
