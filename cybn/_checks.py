@@ -4,17 +4,17 @@ from operator import index
 
 import numpy as np
 
-from ._geometry import FLOAT32, FLOAT64
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
-def checked_int(value, name, least=-(2**63)):
-    """Return an int from `least` on."""
+def checked_int(value, name, least=-(2**60), most=2**60):
+    """Return an int from `least` to `most`."""
     try:
         value = index(None if isinstance(value, bool) else value)
     except TypeError:
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}") from None
-    if not least <= value < 2**60:
-        raise ValueError(f"{name}: expected an int >= {least}, got {value}")
+    if not least <= value <= most:
+        raise ValueError(f"{name}: expected an int from {least} to {most}, got {value}")
     return value
 
 

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ._checks import FLOAT32, FLOAT64
 from ._memory import contiguous
 from ._runtime import kernels
 
 is_plain = kernels.is_plain
 
-FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 CONTIGUOUS_ALIGNED = 0x101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
 
 

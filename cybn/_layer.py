@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ._checks import checked_bool, checked_dtype, checked_int
-from ._geometry import FLOAT64, as_array, batch_geometry
+from ._checks import FLOAT64, checked_bool, checked_dtype, checked_int
+from ._geometry import as_array, batch_geometry
 from .functional import backward, check_settings
 
 

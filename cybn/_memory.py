@@ -3,6 +3,7 @@
 import numpy as np
 
 from . import _native_memory as native
+from ._checks import checked_int
 
 # From here on malloc hands memory back to the system at times, and NumPy asks for huge pages.
 LARGE = 4 << 20
@@ -35,8 +36,9 @@ def set_kept_memory(limit):
 
     The system clears each page that it hands out, which for a large array takes as long as
     normalizing it. So results of 4 MiB and more are made in memory that is used again when their
-    arrays are gone. What is kept is lent to the system, which takes it as soon as it needs it (on
-    Linux ``MADV_FREE``); until then it counts as the process's own.
+    arrays are gone. What was freed last, up to a quarter of the limit, is held. The rest is lent to
+    the system, which takes it as soon as it needs it (on Linux ``MADV_FREE``); until then it counts
+    as the process's own.
 
     Parameters
     ----------
@@ -53,9 +55,4 @@ def set_kept_memory(limit):
     >>> import cybn
     >>> cybn.set_kept_memory(256 << 20)
     """
-    if isinstance(limit, bool) or not hasattr(limit, "__index__"):
-        raise TypeError(f"limit: expected an int, got {type(limit).__name__}")
-    limit = limit.__index__()
-    if not 0 <= limit < 1 << 63:
-        raise ValueError(f"limit: expected a number of bytes from 0 to 2**63 - 1, got {limit}")
-    native.set_kept_memory(limit)
+    native.set_kept_memory(checked_int(limit, "limit", least=0, most=2**63 - 1))

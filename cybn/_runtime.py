@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from functools import cache
 
 from . import _native_runtime as native
+from ._checks import checked_int
 from ._memory import kept_memory
 from ._version import __version__
 
@@ -49,12 +50,7 @@ _override = ContextVar("cybn_num_threads", default=None)
 
 
 def _checked_count(n):
-    if isinstance(n, bool) or not hasattr(n, "__index__"):
-        raise TypeError(f"n: expected an int, got {type(n).__name__}")
-    n = n.__index__()
-    if not 1 <= n <= MOST_THREADS:
-        raise ValueError(f"n: expected a number of threads from 1 to {MOST_THREADS}, got {n}")
-    return n
+    return checked_int(n, "n", least=1, most=MOST_THREADS)
 
 
 def set_num_threads(n):

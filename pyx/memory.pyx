@@ -2,7 +2,8 @@
 
 A large array that is freed goes back to the system, and the next one comes with pages that have to
 be cleared: that costs as much as normalizing it. So pages of results are kept, a few blocks and
-not much of the machine's memory, lent to the system: it may take them when it runs short.
+not much of the machine's memory. Those freed last are held: to lend pages to the system interrupts
+the other threads. The rest is lent: the system may take it when it runs short.
 """
 
 from cpython.buffer cimport PyBuffer_FillInfo
@@ -20,6 +21,7 @@ cdef enum:
 cdef struct Pages:
     void* start
     size_t size
+    bint lent
 
 # Guarded by the GIL. The oldest comes first.
 cdef Pages kept[MOST_KEPT]
@@ -53,22 +55,36 @@ cdef Pages get_pages(size_t size) noexcept:
     for i in range(kept_count - 1, -1, -1):
         if kept[i].size == size:
             return take(i)
-    pages = Pages(map_pages(size), size)
+    pages = Pages(map_pages(size), size, False)
     if pages.start == NULL and kept_count:
         drop(0, 0)
         pages.start = map_pages(size)
     return pages
 
 
+cdef void lend() noexcept:
+    """Lend all but the newest pages, up to a quarter of the limit; give back what cannot be lent."""
+    cdef size_t held = 0
+    for i in range(kept_count - 1, -1, -1):
+        held += kept[i].size
+        if held > kept_limit // 4 and not kept[i].lent:
+            kept[i].lent = lend_pages(kept[i].start, kept[i].size)
+            if not kept[i].lent:
+                drop(kept_limit, kept_count - 1 - i)
+                return
+
+
 cdef void keep(Pages pages) noexcept:
     global kept_count, kept_size
-    if pages.size > kept_limit or not lend_pages(pages.start, pages.size):
+    if pages.size > kept_limit:
         unmap_pages(pages.start, pages.size)
         return
     drop(kept_limit - pages.size, MOST_KEPT - 1)
+    pages.lent = False
     kept[kept_count] = pages
     kept_count += 1
     kept_size += pages.size
+    lend()
 
 
 cdef class Block:

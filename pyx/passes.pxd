@@ -5,16 +5,19 @@ from libc.string cimport memcpy, memset
 from call cimport Call, center_row, mean_row, partial, row, scale_row, slope_row
 from plan cimport WIDTH, Plan, Tile, Unit, gather, spread, tile_at, unit_at
 from rows cimport (
-    LANES, LINE, Coefficients, Factor, Mask, advanced, clear, differentiate, moved, normalize,
+    LINE, STRIP, Coefficients, Factor, Mask, advanced, clear, differentiate, moved, normalize,
     on_line, real, sum_strip,
 )
 
 cdef extern from "cache.h" nogil:
     void prefetch(const void* address, size_t size) noexcept
-    void copy_lines(void* to, const void* source, size_t size, bint stream) noexcept
     void stream_copy(void* to, const void* source, size_t size) noexcept
     void stream_fence() noexcept
     size_t to_line(const void* address) noexcept
+
+cdef extern from "convert.h" nogil:
+    void widen(const void* values, double* to, size_t n) noexcept   # from any `real`
+    void narrow(const double* values, void* to, size_t n, bint stream) noexcept     # to any
 
 
 cdef inline void sum_any(
@@ -51,18 +54,25 @@ cdef inline void sum_rows(
     cdef Py_ssize_t stride = call.plan.row_stride
     cdef Py_ssize_t ahead = call.plan.sum_ahead
     cdef Py_ssize_t j = 0
+    cdef Py_ssize_t n
     while j < width:
-        if j + LANES <= width:
-            sum_any(u + j, v + j, stride, rows, LANES, ahead, of_u, of_v, mask,
+        if j + STRIP <= width:
+            n = STRIP
+            sum_any(u + j, v + j, stride, rows, STRIP, ahead, of_u, of_v, mask,
+                    sum_u + j, sum_uv + j)
+        elif j + 8 <= width:
+            n = 8
+            sum_any(u + j, v + j, stride, rows, 8, ahead, of_u, of_v, mask,
                     sum_u + j, sum_uv + j)
         else:
-            sum_any(u + j, v + j, stride, rows, width - j, ahead, of_u, of_v, mask,
+            n = 1
+            sum_any(u + j, v + j, stride, rows, 1, ahead, of_u, of_v, mask,
                     sum_u + j, sum_uv + j)
-        of_u = moved(of_u, LANES * of_u.lane_step)
-        of_v = moved(of_v, LANES * of_v.lane_step)
+        of_u = moved(of_u, n * of_u.lane_step)
+        of_v = moved(of_v, n * of_v.lane_step)
         if mask != NULL:
-            mask += LANES
-        j += LANES
+            mask += n
+        j += n
 
 
 cdef inline void sum_block(
@@ -96,54 +106,60 @@ cdef inline void sum_block(
     gather(p, &tile, sum_uv, sums + p.cells)
 
 
-cdef inline void map_unit(
+cdef inline void map_strip(
     const real* x, const real* dy, real* out, Py_ssize_t n, Coefficients k, Mask mask, bint stream,
 ) noexcept nogil:
-    """Map up to LANES values. All are read before one is written: `out` may be x or dy."""
-    cdef real values[LANES]
+    """Map up to STRIP values. All are read before one is written: `out` may be x or dy."""
+    cdef double values[STRIP]
+    cdef double wide_dy[STRIP]
+    widen(x, values, n)
     if dy == NULL:
-        normalize(x, values, n, k)
+        normalize(values, n, k)
     else:
-        differentiate(x, dy, values, n, k)
+        widen(dy, wide_dy, n)
+        differentiate(values, wide_dy, n, k)
     if mask != NULL:
         clear(values, n, mask)
-    if n == LANES:
-        copy_lines(out, values, n * sizeof(real), stream)
-    else:
-        memcpy(out, values, n * sizeof(real))
+    narrow(values, out, n, stream)
 
 
-cdef inline void map_units(
+cdef inline Py_ssize_t map_stretch(
+    const real* x, const real* dy, real* out, Py_ssize_t j, Py_ssize_t stop, Py_ssize_t n,
+    Py_ssize_t ahead, Coefficients k, Mask mask, bint stream,
+) noexcept nogil:
+    """Map from j on in strips of n values, as far as they go; return where the rest begins."""
+    while j + n <= stop:
+        if ahead:
+            prefetch(x + j + ahead, n * sizeof(real))
+        if ahead and dy != NULL:
+            prefetch(dy + j + ahead, n * sizeof(real))
+        if ahead and not stream:    # a line that is written to is read first
+            prefetch(out + j + ahead, n * sizeof(real))
+        map_strip(x + j, dy + j if dy != NULL else NULL, out + j, n, advanced(k, j),
+                 mask + j if mask != NULL else NULL, stream)
+        j += n
+    return j
+
+
+cdef inline void map_strips(
     const real* x, const real* dy, real* out, Py_ssize_t length, Py_ssize_t ahead, Coefficients k,
     Mask mask, bint stream,
 ) noexcept nogil:
-    """Map neighbouring values, unit after unit."""
-    cdef Py_ssize_t n = to_line(out) // sizeof(real) if stream else 0
-    n = min(n if n else LANES, length)
+    """Map neighbouring values, in strips of fixed lengths, as vectors are."""
+    cdef Py_ssize_t j = 0
+    # Streamed strips begin a line: what lies before the first one is stored as usual.
+    cdef Py_ssize_t stop = min(to_line(out) // sizeof(real), length) if stream else 0
     cdef double mean = k.mean[0], slope = k.slope[0], center = k.center[0]
     cdef double scale = 0 if dy == NULL else k.scale[0]
     if not k.step:      # in registers
         k.mean, k.slope, k.center, k.scale = &mean, &slope, &center, &scale
-    while length > 0:
-        if ahead:
-            prefetch(x + ahead, LANES * sizeof(real))
-        if ahead and dy != NULL:
-            prefetch(dy + ahead, LANES * sizeof(real))
-        if ahead and not stream:    # a line that is written to is read first
-            prefetch(out + ahead, LANES * sizeof(real))
-        if n == LANES:
-            map_unit(x, dy, out, LANES, k, mask, stream)
-        else:
-            map_unit(x, dy, out, n, k, mask, False)
-        x += n
-        if dy != NULL:
-            dy += n
-        out += n
-        if mask != NULL:
-            mask += n
-        k = advanced(k, n)
-        length -= n
-        n = min(LANES, length)
+    while True:
+        j = map_stretch(x, dy, out, j, stop, 8, 0, k, mask, False)
+        j = map_stretch(x, dy, out, j, stop, 1, 0, k, mask, False)
+        if j == length:
+            return
+        j = map_stretch(x, dy, out, j, length, STRIP, ahead, k, mask, stream)
+        stop = length
 
 
 cdef inline void map_any(
@@ -152,15 +168,15 @@ cdef inline void map_any(
 ) noexcept nogil:
     """Map neighbouring values, by a loop for each kind of call."""
     if mask != NULL:
-        map_units(x, dy, out, length, ahead, k, mask, stream)
+        map_strips(x, dy, out, length, ahead, k, mask, stream)
     elif dy == NULL and stream:
-        map_units(x, NULL, out, length, ahead, k, NULL, True)
+        map_strips(x, NULL, out, length, ahead, k, NULL, True)
     elif dy == NULL:
-        map_units(x, NULL, out, length, ahead, k, NULL, False)
+        map_strips(x, NULL, out, length, ahead, k, NULL, False)
     elif stream:
-        map_units(x, dy, out, length, ahead, k, NULL, True)
+        map_strips(x, dy, out, length, ahead, k, NULL, True)
     else:
-        map_units(x, dy, out, length, ahead, k, NULL, False)
+        map_strips(x, dy, out, length, ahead, k, NULL, False)
 
 
 cdef inline void map_run(
@@ -173,7 +189,9 @@ cdef inline void map_run(
     cdef real buffer[WIDTH]
     cdef Mask mask = call.where + offset if call.where != NULL else NULL
     cdef Py_ssize_t ahead = call.plan.map_ahead
-    cdef Coefficients per_lane = Coefficients(k.mean, k.slope, k.center, k.scale, 1, NULL, NULL)
+    # At known distances, so that one register holds the address of all.
+    cdef Coefficients per_lane = Coefficients(
+        k.mean, k.mean + WIDTH, k.mean + 2 * WIDTH, k.mean + 3 * WIDTH, 1, NULL, NULL)
     cdef Coefficients one = Coefficients(k.mean, k.slope, k.center, k.scale, 0, NULL, NULL)
     if k.step and call.stream:      # a row at once: to read and write in turns takes longer
         map_any(x, dy, <real*>buffer, length, ahead, per_lane, mask, False)

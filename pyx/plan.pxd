@@ -32,7 +32,7 @@ cdef enum:
     LONG = 512              # an inner axis from here on is summed along
     ACROSS_ROWS = 64        # rows of a piece
     ACROSS_VALUES = 16384   # of a piece, if there are several: four fit the second-level cache
-    ALONG_ROWS = 1024
+    ALONG_ROWS = 256
     BLOCK_VALUES = 32768    # a block is worth a thread's while
     BLOCKS = 64             # of one tile, at the most
     PART_VALUES = 4096      # of a part at the least: to solve one has a long latency

@@ -1,23 +1,28 @@
 # Leaf arithmetic on rows of lanes. Every loop below runs over neighbouring elements, without a
 # branch that depends on them, so that the compiler turns it into vector code at each level. All
-# arithmetic is float64; a result is rounded once, when it is stored as `real`.
+# arithmetic is float64: values are widened first, and rounded once, when they are stored.
 #
 # NULL: a shift of 0, a weight of 1, no mask. Where a caller writes it, the inlined loop has none.
 
 from libc.string cimport memcpy
 
 cdef extern from "cache.h" nogil:
-    double difference(double a, double b) noexcept
     void prefetch(const void* address, size_t size) noexcept
     size_t to_line(const void* address) noexcept
+
+cdef extern from "convert.h" nogil:
+    enum:
+        STRIP            # lanes that are worked on at once, at most LANES
+    double difference(double a, double b) noexcept
+    void widen(const void* values, double* to, size_t n) noexcept   # from any `real`
+    void narrow(const double* values, void* to, size_t n, bint stream) noexcept     # to any
 
 ctypedef fused real:
     float
     double
 
-# A strip of 32 lanes keeps its sums in registers, whatever the number of rows.
 cdef enum:
-    LANES = 32
+    LANES = 32          # at the least, of a row that is one cell's
     LINE = 8            # doubles of a cache line
 
 ctypedef const unsigned char* Mask      # 0 where a value is left out
@@ -52,43 +57,44 @@ cdef inline void sum_strip(
 
     `ahead` is the distance to what is read next, or 0: hardware does not guess strided strips.
     """
-    cdef double a[LANES]
-    cdef double ab[LANES]
-    cdef double shift[LANES]
-    cdef float selected[LANES]
+    cdef double a[STRIP]
+    cdef double ab[STRIP]
+    cdef double shift[STRIP]
+    cdef double wide_u[STRIP]
+    cdef double wide_v[STRIP]
+    cdef float selected[STRIP]
     cdef double d, product
     cdef bint masked = mask != NULL
     cdef Py_ssize_t _, j
     if of_v.lane_step:      # the same in all rows
-        for j in range(width):
-            shift[j] = of_v.shift[j]
+        widen(of_v.shift, shift, width)
         of_v.shift = shift
         if of_u.shift != NULL:
             of_u.shift = shift
-    for j in range(width):
-        a[j] = sum_u[j]
-        ab[j] = sum_uv[j]
+    widen(sum_u, a, width)
+    widen(sum_uv, ab, width)
     for _ in range(rows):
         if ahead:
-            prefetch(u + ahead, LANES * sizeof(real))
+            prefetch(u + ahead, width * sizeof(real))
         if ahead and u != v:
-            prefetch(v + ahead, LANES * sizeof(real))
+            prefetch(v + ahead, width * sizeof(real))
         if masked:      # widened first: bytes and float64 in one loop are not vectorized
             for j in range(width):
                 selected[j] = mask[j]
             mask += stride
+        widen(u, wide_u, width)
+        widen(v, wide_v, width)
         for j in range(width):
-            d = term(u[j], of_u, j)
-            product = d * term(v[j], of_v, j)
+            d = term(wide_u[j], of_u, j)
+            product = d * term(wide_v[j], of_v, j)
             a[j] += d if not masked or selected[j] != 0 else 0
             ab[j] += product if not masked or selected[j] != 0 else 0
         u += stride
         v += stride
         of_u = moved(of_u, of_u.row_step)
         of_v = moved(of_v, of_v.row_step)
-    for j in range(width):
-        sum_u[j] = a[j]
-        sum_uv[j] = ab[j]
+    narrow(a, sum_u, width, False)
+    narrow(ab, sum_uv, width, False)
 
 
 cdef struct Coefficients:               # of the map
@@ -112,37 +118,40 @@ cdef inline Coefficients advanced(Coefficients k, Py_ssize_t lanes) noexcept nog
     return k
 
 
-cdef inline void normalize(const real* x, real* out, Py_ssize_t n, Coefficients k) noexcept nogil:
-    """out = (x - mean) * (slope * gamma) + center, or + beta."""
+cdef inline void normalize(double* x, Py_ssize_t n, Coefficients k) noexcept nogil:
+    """x becomes (x - mean) * (slope * gamma) + center, or + beta."""
     cdef Py_ssize_t j, i
     cdef double slope, center
     for j in range(n):
         i = j * k.step
         slope = k.slope[i] if k.gamma == NULL else k.slope[i] * k.gamma[j]
         center = k.center[i] if k.gamma == NULL else k.beta[j]
-        out[j] = <real>(difference(x[j], k.mean[i]) * slope + center)
+        x[j] = difference(x[j], k.mean[i]) * slope + center
 
 
 cdef inline void differentiate(
-    const real* x, const real* dy, real* out, Py_ssize_t n, Coefficients k,
+    double* x, const double* dy, Py_ssize_t n, Coefficients k,
 ) noexcept nogil:
-    """out = (x - mean) * slope + (dy * (scale * gamma) - center)."""
+    """x becomes (x - mean) * slope + (dy * (scale * gamma) - center)."""
     cdef Py_ssize_t j, i
     cdef double scale
     for j in range(n):
         i = j * k.step
         scale = k.scale[i] if k.gamma == NULL else k.scale[i] * k.gamma[j]
-        out[j] = <real>(difference(x[j], k.mean[i]) * k.slope[i]
-                        + difference(dy[j] * scale, k.center[i]))
+        x[j] = (difference(x[j], k.mean[i]) * k.slope[i]
+                + difference(dy[j] * scale, k.center[i]))
 
 
-cdef inline void clear(real* out, Py_ssize_t n, Mask mask) noexcept nogil:
+cdef inline void clear(double* values, Py_ssize_t n, Mask mask) noexcept nogil:
     """Set to 0 what the mask leaves out."""
+    cdef float selected[STRIP]
     cdef Py_ssize_t j
-    cdef real value
+    cdef double value
     for j in range(n):
-        value = out[j]
-        out[j] = value if mask[j] else 0
+        selected[j] = mask[j]
+    for j in range(n):
+        value = values[j]
+        values[j] = value if selected[j] != 0 else 0
 
 
 cdef inline void add_next(double* lanes, Py_ssize_t count, Py_ssize_t distance) noexcept nogil:

@@ -1,0 +1,89 @@
+/* What Cython cannot say about numbers: conversions at full width, and on which units to subtract.
+ * A compiler left alone loads 16 floats at once, and takes them apart and together again. */
+#ifndef CYBN_CONVERT_H
+#define CYBN_CONVERT_H
+
+#include <stddef.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+/* a - b, exactly rounded: where there is a choice, on the units that multiply, as those that add
+ * have the conversions to do, too. */
+static inline double difference(double a, double b) {
+#if defined(__FMA__)
+    return __builtin_fma(a, 1.0, -b);
+#else
+    return a - b;
+#endif
+}
+
+/* A register of float64, from and to each storage type. `stream` goes past the caches. A strip
+ * is four of them, so that a loop over strips has registers for three or four arrays. */
+#if defined(__AVX512F__)
+#define STRIP 32
+typedef __m512d_u wide;
+static inline wide load_float(const float *from) { return _mm512_cvtps_pd(_mm256_loadu_ps(from)); }
+static inline wide load_double(const double *from) { return _mm512_loadu_pd(from); }
+static inline void store_float(float *to, wide v) { _mm256_storeu_ps(to, _mm512_cvtpd_ps(v)); }
+static inline void store_double(double *to, wide v) { _mm512_storeu_pd(to, v); }
+static inline void stream_float(float *to, wide v) { _mm256_stream_ps(to, _mm512_cvtpd_ps(v)); }
+static inline void stream_double(double *to, wide v) { _mm512_stream_pd(to, v); }
+#elif defined(__AVX__)
+#define STRIP 16
+typedef __m256d_u wide;
+static inline wide load_float(const float *from) { return _mm256_cvtps_pd(_mm_loadu_ps(from)); }
+static inline wide load_double(const double *from) { return _mm256_loadu_pd(from); }
+static inline void store_float(float *to, wide v) { _mm_storeu_ps(to, _mm256_cvtpd_ps(v)); }
+static inline void store_double(double *to, wide v) { _mm256_storeu_pd(to, v); }
+static inline void stream_float(float *to, wide v) { _mm_stream_ps(to, _mm256_cvtpd_ps(v)); }
+static inline void stream_double(double *to, wide v) { _mm256_stream_pd(to, v); }
+#elif defined(__x86_64__)
+#define STRIP 8
+typedef __m128d_u wide;
+static inline wide load_float(const float *from) {
+    return _mm_cvtps_pd(_mm_castpd_ps(_mm_load_sd((const double *)from)));
+}
+static inline wide load_double(const double *from) { return _mm_loadu_pd(from); }
+static inline void store_float(float *to, wide v) { _mm_storel_pi((__m64 *)to, _mm_cvtpd_ps(v)); }
+static inline void store_double(double *to, wide v) { _mm_storeu_pd(to, v); }
+static inline void stream_float(float *to, wide v) {
+    _mm_stream_si64((long long *)to, _mm_cvtsi128_si64(_mm_castps_si128(_mm_cvtpd_ps(v))));
+}
+static inline void stream_double(double *to, wide v) { _mm_stream_pd(to, v); }
+#else
+#define STRIP 8
+typedef double wide;
+static inline wide load_float(const float *from) { return *from; }
+static inline wide load_double(const double *from) { return *from; }
+static inline void store_float(float *to, wide v) { *to = (float)v; }
+static inline void store_double(double *to, wide v) { *to = v; }
+#define stream_float store_float
+#define stream_double store_double
+#endif
+
+#define STEP (sizeof(wide) / sizeof(double))
+
+/* Convert n values to float64. The storage type is that of the pointer. */
+#define widen(from, to, n) do { \
+    size_t i = 0, count = (n); \
+    for (; i + STEP <= count; i += STEP) \
+        *(wide *)((to) + i) = \
+            _Generic(*(from), float: load_float, double: load_double)((from) + i); \
+    for (; i < count; i++) (to)[i] = (from)[i]; \
+} while (0)
+
+/* Round n values to the storage type; to stream them, they have to begin a cache line. */
+#define narrow(from, to, n, stream) do { \
+    size_t i = 0, count = (n); \
+    for (; i + STEP <= count; i += STEP) \
+        if (stream) \
+            _Generic(*(to), float: stream_float, double: stream_double)( \
+                (to) + i, *(const wide *)((from) + i)); \
+        else \
+            _Generic(*(to), float: store_float, double: store_double)( \
+                (to) + i, *(const wide *)((from) + i)); \
+    for (; i < count; i++) (to)[i] = (from)[i]; \
+} while (0)
+
+#endif
