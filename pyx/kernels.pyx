@@ -368,6 +368,8 @@ def backward(
                 call.columns = &columns
                 plan.part_tiles = columns.plan.block_units * columns.plan.piece_rows
                 plan.parts = columns.plan.blocks
+                if plan.map_ahead:      # while a part is written, the next one is read
+                    plan.map_ahead = plan.part_tiles * shape.inner
             storage(x_).run(&call, NULL)
             if call.columns != NULL:
                 solve_columns(&columns, 0, columns.plan.cells)

@@ -75,6 +75,11 @@ cdef inline Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
     return (a + b - 1) // b
 
 
+cdef inline Py_ssize_t quotient(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
+    """a // b, which here is 0 most of the time, and then takes no division."""
+    return a // b if a >= b else 0
+
+
 cdef inline void plan_along(Plan* p, const Shape* s) noexcept nogil:
     p.tile_channels, p.span, p.fold = 1, LANES, 1
     p.runs, p.run_stride = s.outer, s.channels * s.inner
@@ -137,7 +142,7 @@ cdef inline Plan make_plan(Shape s) noexcept nogil:
 
 cdef inline Tile tile_at(const Plan* p, Py_ssize_t index) noexcept nogil:
     cdef Tile tile
-    cdef Py_ssize_t sample = index // p.sample_tiles
+    cdef Py_ssize_t sample = quotient(index, p.sample_tiles)
     cdef Py_ssize_t channel = (index - sample * p.sample_tiles) * p.tile_channels
     tile.first_cell = sample * p.shape.channels + channel
     tile.cells = min(p.tile_channels, p.shape.channels - channel)
@@ -148,7 +153,7 @@ cdef inline Tile tile_at(const Plan* p, Py_ssize_t index) noexcept nogil:
 
 cdef inline Unit unit_at(const Plan* p, const Tile* tile, Py_ssize_t index) noexcept nogil:
     cdef Unit unit
-    cdef Py_ssize_t run = index // p.pieces
+    cdef Py_ssize_t run = quotient(index, p.pieces)
     cdef Py_ssize_t piece = index - run * p.pieces
     unit.first_row = piece * p.piece_rows
     unit.rows = min(p.piece_rows, p.rows - unit.first_row)
