@@ -23,7 +23,7 @@ void copy_bytes(char *to, const char *from, size_t bytes) {
         char lines[GROUP] __attribute__((aligned(CACHE_LINE)));
         prefetch(from + done + AHEAD, GROUP);
         memcpy(lines, from + done, GROUP);
-        copy_lines(to + done, lines, GROUP, 1);
+        stream_copy(to + done, lines, GROUP);
     }
     stream_fence();
     memcpy(to + done, from + done, bytes - done);
