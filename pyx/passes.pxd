@@ -43,36 +43,34 @@ cdef inline void sum_any(
         sum_strip(u, v, stride, rows, width, ahead, one, shifts, mask, sum_u, sum_uv)
 
 
+cdef inline Py_ssize_t sum_stretch(
+    const real* u, const real* v, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t j,
+    Py_ssize_t stop, Py_ssize_t n, Py_ssize_t ahead, Factor of_u, Factor of_v, Mask mask,
+    double* sum_u, double* sum_uv,
+) noexcept nogil:
+    """Sum from lane j on in strips of n lanes, as far as they go; return where the rest begins."""
+    while j + n <= stop:
+        sum_any(u + j, v + j, stride, rows, n, ahead, moved(of_u, j * of_u.lane_step),
+                moved(of_v, j * of_v.lane_step), mask + j if mask != NULL else NULL,
+                sum_u + j, sum_uv + j)
+        j += n
+    return j
+
+
 cdef inline void sum_rows(
     const Call* call, Py_ssize_t offset, Py_ssize_t rows, Py_ssize_t width, Factor of_u,
     Factor of_v, double* sum_u, double* sum_uv, const real* storage,
 ) noexcept nogil:
-    """Sum rows of any width, strip after strip."""
+    """Sum rows of any width, in strips of fixed lengths, as vectors are."""
     cdef const real* u = <const real*>call.u + offset
     cdef const real* v = <const real*>call.v + offset
     cdef Mask mask = call.where + offset if call.where != NULL else NULL
     cdef Py_ssize_t stride = call.plan.row_stride
     cdef Py_ssize_t ahead = call.plan.sum_ahead
     cdef Py_ssize_t j = 0
-    cdef Py_ssize_t n
-    while j < width:
-        if j + STRIP <= width:
-            n = STRIP
-            sum_any(u + j, v + j, stride, rows, STRIP, ahead, of_u, of_v, mask,
-                    sum_u + j, sum_uv + j)
-        elif j + 8 <= width:
-            n = 8
-            sum_any(u + j, v + j, stride, rows, 8, ahead, of_u, of_v, mask,
-                    sum_u + j, sum_uv + j)
-        else:
-            n = 1
-            sum_any(u + j, v + j, stride, rows, 1, ahead, of_u, of_v, mask,
-                    sum_u + j, sum_uv + j)
-        of_u = moved(of_u, n * of_u.lane_step)
-        of_v = moved(of_v, n * of_v.lane_step)
-        if mask != NULL:
-            mask += n
-        j += n
+    j = sum_stretch(u, v, stride, rows, j, width, STRIP, ahead, of_u, of_v, mask, sum_u, sum_uv)
+    j = sum_stretch(u, v, stride, rows, j, width, 8, ahead, of_u, of_v, mask, sum_u, sum_uv)
+    j = sum_stretch(u, v, stride, rows, j, width, 1, ahead, of_u, of_v, mask, sum_u, sum_uv)
 
 
 cdef inline void sum_block(
@@ -221,12 +219,12 @@ cdef inline void map_block(
     cdef Coefficients of_lanes = of_cell
     cdef bint side_by_side = p.span == tile.width == p.row_stride  # the rows of one cell
     if not side_by_side:
-        of_lanes.step = 1
-        of_lanes.mean = spread(p, &tile, row(call, mean_row), lanes + 0 * WIDTH)
-        of_lanes.slope = spread(p, &tile, row(call, slope_row), lanes + 1 * WIDTH)
-        of_lanes.center = spread(p, &tile, row(call, center_row), lanes + 2 * WIDTH)
+        of_lanes.step, of_lanes.mean = 1, lanes
+        spread(p, &tile, row(call, mean_row), lanes + 0 * WIDTH)
+        spread(p, &tile, row(call, slope_row), lanes + 1 * WIDTH)
+        spread(p, &tile, row(call, center_row), lanes + 2 * WIDTH)
         if call.dy != NULL:
-            of_lanes.scale = spread(p, &tile, row(call, scale_row), lanes + 3 * WIDTH)
+            spread(p, &tile, row(call, scale_row), lanes + 3 * WIDTH)
     for i in range(block * p.block_units, min((block + 1) * p.block_units, p.units)):
         unit = unit_at(p, &tile, i)
         if side_by_side:
