@@ -20,29 +20,6 @@ cdef extern from "convert.h" nogil:
     void narrow(const double* values, void* to, size_t n, bint stream) noexcept     # to any
 
 
-cdef inline void sum_any(
-    const real* u, const real* v, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t width,
-    Py_ssize_t ahead, Factor of_u, Factor of_v, Mask mask, double* sum_u, double* sum_uv,
-) noexcept nogil:
-    """Sum a strip, by a loop for each kind of factors."""
-    cdef Factor one = Factor(NULL, NULL, 0, 0)
-    cdef Factor weights = Factor(NULL, of_u.weight, of_u.row_step, 1)
-    cdef Factor shifts = Factor(of_v.shift, NULL, 0, 1)
-    cdef Factor by_row = Factor(of_v.shift, of_v.weight, 1, 0)
-    if of_v.weight != NULL:
-        sum_strip(u, v, stride, rows, width, ahead, one, by_row, NULL, sum_u, sum_uv)
-    elif of_u.weight != NULL:
-        sum_strip(u, v, stride, rows, width, ahead, weights, shifts, NULL, sum_u, sum_uv)
-    elif of_u.shift != NULL and mask == NULL:
-        sum_strip(u, u, stride, rows, width, ahead, shifts, shifts, NULL, sum_u, sum_uv)
-    elif of_u.shift != NULL:
-        sum_strip(u, u, stride, rows, width, ahead, shifts, shifts, mask, sum_u, sum_uv)
-    elif mask == NULL:
-        sum_strip(u, v, stride, rows, width, ahead, one, shifts, NULL, sum_u, sum_uv)
-    else:
-        sum_strip(u, v, stride, rows, width, ahead, one, shifts, mask, sum_u, sum_uv)
-
-
 cdef inline Py_ssize_t sum_stretch(
     const real* u, const real* v, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t j,
     Py_ssize_t stop, Py_ssize_t n, Py_ssize_t ahead, Factor of_u, Factor of_v, Mask mask,
@@ -50,27 +27,50 @@ cdef inline Py_ssize_t sum_stretch(
 ) noexcept nogil:
     """Sum from lane j on in strips of n lanes, as far as they go; return where the rest begins."""
     while j + n <= stop:
-        sum_any(u + j, v + j, stride, rows, n, ahead, moved(of_u, j * of_u.lane_step),
-                moved(of_v, j * of_v.lane_step), mask + j if mask != NULL else NULL,
-                sum_u + j, sum_uv + j)
+        sum_strip(u + j, v + j, stride, rows, n, ahead, moved(of_u, j * of_u.lane_step),
+                  moved(of_v, j * of_v.lane_step), mask + j if mask != NULL else NULL,
+                  sum_u + j, sum_uv + j)
         j += n
     return j
+
+
+cdef inline void sum_strips(
+    const real* u, const real* v, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t width,
+    Py_ssize_t ahead, Factor of_u, Factor of_v, Mask mask, double* sum_u, double* sum_uv,
+) noexcept nogil:
+    """Sum rows in strips of fixed lengths, as vectors are."""
+    cdef Py_ssize_t j = 0
+    j = sum_stretch(u, v, stride, rows, j, width, STRIP, ahead, of_u, of_v, mask, sum_u, sum_uv)
+    j = sum_stretch(u, v, stride, rows, j, width, 8, ahead, of_u, of_v, mask, sum_u, sum_uv)
+    j = sum_stretch(u, v, stride, rows, j, width, 1, ahead, of_u, of_v, mask, sum_u, sum_uv)
 
 
 cdef inline void sum_rows(
     const Call* call, Py_ssize_t offset, Py_ssize_t rows, Py_ssize_t width, Factor of_u,
     Factor of_v, double* sum_u, double* sum_uv, const real* storage,
 ) noexcept nogil:
-    """Sum rows of any width, in strips of fixed lengths, as vectors are."""
+    """Sum rows of any width, by a loop for each kind of factors."""
     cdef const real* u = <const real*>call.u + offset
     cdef const real* v = <const real*>call.v + offset
     cdef Mask mask = call.where + offset if call.where != NULL else NULL
     cdef Py_ssize_t stride = call.plan.row_stride
     cdef Py_ssize_t ahead = call.plan.sum_ahead
-    cdef Py_ssize_t j = 0
-    j = sum_stretch(u, v, stride, rows, j, width, STRIP, ahead, of_u, of_v, mask, sum_u, sum_uv)
-    j = sum_stretch(u, v, stride, rows, j, width, 8, ahead, of_u, of_v, mask, sum_u, sum_uv)
-    j = sum_stretch(u, v, stride, rows, j, width, 1, ahead, of_u, of_v, mask, sum_u, sum_uv)
+    cdef Factor one = Factor(NULL, NULL, 0, 0)
+    cdef Factor weights = Factor(NULL, of_u.weight, of_u.row_step, 1)
+    cdef Factor shifts = Factor(of_v.shift, NULL, 0, 1)
+    cdef Factor by_row = Factor(of_v.shift, of_v.weight, 1, 0)
+    if of_v.weight != NULL:
+        sum_strips(u, v, stride, rows, width, ahead, one, by_row, NULL, sum_u, sum_uv)
+    elif of_u.weight != NULL:
+        sum_strips(u, v, stride, rows, width, ahead, weights, shifts, NULL, sum_u, sum_uv)
+    elif of_u.shift != NULL and mask == NULL:
+        sum_strips(u, u, stride, rows, width, ahead, shifts, shifts, NULL, sum_u, sum_uv)
+    elif of_u.shift != NULL:
+        sum_strips(u, u, stride, rows, width, ahead, shifts, shifts, mask, sum_u, sum_uv)
+    elif mask == NULL:
+        sum_strips(u, v, stride, rows, width, ahead, one, shifts, NULL, sum_u, sum_uv)
+    else:
+        sum_strips(u, v, stride, rows, width, ahead, one, shifts, mask, sum_u, sum_uv)
 
 
 cdef inline void sum_block(
@@ -160,47 +160,69 @@ cdef inline void map_strips(
         stop = length
 
 
+cdef inline void map_rows(
+    const real* x, const real* dy, real* out, Py_ssize_t stride, Py_ssize_t rows,
+    Py_ssize_t length, Py_ssize_t ahead, Coefficients k, Mask mask, bint stream,
+) noexcept nogil:
+    cdef real buffer[WIDTH]
+    cdef Py_ssize_t _
+    for _ in range(rows):
+        if stream and k.step:       # a row at once: to read and write in turns takes longer
+            map_strips(x, dy, <real*>buffer, length, ahead, k, mask, False)
+            stream_copy(out, buffer, length * sizeof(real))
+        else:
+            map_strips(x, dy, out, length, ahead, k, mask, stream)
+        x += stride
+        out += stride
+        if dy != NULL:
+            dy += stride
+        if mask != NULL:
+            mask += stride
+
+
 cdef inline void map_any(
-    const real* x, const real* dy, real* out, Py_ssize_t length, Py_ssize_t ahead, Coefficients k,
-    Mask mask, bint stream,
+    const Call* call, Py_ssize_t offset, Py_ssize_t rows, Py_ssize_t length, Coefficients k,
+    const real* storage,
 ) noexcept nogil:
-    """Map neighbouring values, by a loop for each kind of call."""
-    if mask != NULL:
-        map_strips(x, dy, out, length, ahead, k, mask, stream)
-    elif dy == NULL and stream:
-        map_strips(x, NULL, out, length, ahead, k, NULL, True)
-    elif dy == NULL:
-        map_strips(x, NULL, out, length, ahead, k, NULL, False)
-    elif stream:
-        map_strips(x, dy, out, length, ahead, k, NULL, True)
-    else:
-        map_strips(x, dy, out, length, ahead, k, NULL, False)
-
-
-cdef inline void map_run(
-    const Call* call, Py_ssize_t offset, Py_ssize_t length, Coefficients k, const real* storage,
-) noexcept nogil:
-    """Map neighbouring values, by a loop for each kind of coefficients."""
+    """Map rows of neighbouring values, by a loop for each kind of call."""
     cdef const real* x = <const real*>call.x + offset
     cdef const real* dy = <const real*>call.dy + offset if call.dy != NULL else NULL
     cdef real* out = <real*>call.out + offset
-    cdef real buffer[WIDTH]
     cdef Mask mask = call.where + offset if call.where != NULL else NULL
+    cdef Py_ssize_t stride = call.plan.row_stride
     cdef Py_ssize_t ahead = call.plan.map_ahead
-    # At known distances, so that one register holds the address of all.
-    cdef Coefficients per_lane = Coefficients(
-        k.mean, k.mean + WIDTH, k.mean + 2 * WIDTH, k.mean + 3 * WIDTH, 1, NULL, NULL)
-    cdef Coefficients one = Coefficients(k.mean, k.slope, k.center, k.scale, 0, NULL, NULL)
-    if k.step and call.stream:      # a row at once: to read and write in turns takes longer
-        map_any(x, dy, <real*>buffer, length, ahead, per_lane, mask, False)
-        stream_copy(out, buffer, length * sizeof(real))
-    elif k.step:
-        map_any(x, dy, out, length, ahead, per_lane, mask, False)
-    elif k.gamma == NULL:
-        map_any(x, dy, out, length, ahead, one, mask, call.stream)
+    if mask != NULL:
+        map_rows(x, dy, out, stride, rows, length, ahead, k, mask, call.stream)
+    elif dy == NULL and call.stream:
+        map_rows(x, NULL, out, stride, rows, length, ahead, k, NULL, True)
+    elif dy == NULL:
+        map_rows(x, NULL, out, stride, rows, length, ahead, k, NULL, False)
+    elif call.stream:
+        map_rows(x, dy, out, stride, rows, length, ahead, k, NULL, True)
     else:
-        k.step = 0
-        map_any(x, dy, out, length, ahead, k, mask, call.stream)
+        map_rows(x, dy, out, stride, rows, length, ahead, k, NULL, False)
+
+
+cdef inline void map_cell(
+    const Call* call, Py_ssize_t offset, Py_ssize_t length, Coefficients k, const real* storage,
+) noexcept nogil:
+    """Map neighbouring values of one cell."""
+    cdef Coefficients one = Coefficients(k.mean, k.slope, k.center, k.scale, 0, NULL, NULL)
+    k.step = 0
+    if k.gamma == NULL:
+        map_any(call, offset, 1, length, one, storage)
+    else:
+        map_any(call, offset, 1, length, k, storage)
+
+
+cdef inline void map_lanes(
+    const Call* call, Py_ssize_t offset, Py_ssize_t rows, Py_ssize_t length, const double* lanes,
+    const real* storage,
+) noexcept nogil:
+    """Map rows whose lanes have coefficients of their own."""
+    # At known distances, so that one register holds the address of all.
+    map_any(call, offset, rows, length, Coefficients(
+        lanes, lanes + WIDTH, lanes + 2 * WIDTH, lanes + 3 * WIDTH, 1, NULL, NULL), storage)
 
 
 cdef inline void map_block(
@@ -212,14 +234,12 @@ cdef inline void map_block(
     cdef double* lanes = on_line(space)
     cdef Tile tile = tile_at(p, tile_index)
     cdef Unit unit
-    cdef Py_ssize_t i, r
+    cdef Py_ssize_t i
     cdef const double* mean = row(call, mean_row) + tile.first_cell
     cdef Coefficients of_cell = Coefficients(
         mean, mean + p.cells, mean + 2 * p.cells, mean + 3 * p.cells, 0, call.gamma, call.beta)
-    cdef Coefficients of_lanes = of_cell
     cdef bint side_by_side = p.span == tile.width == p.row_stride  # the rows of one cell
     if not side_by_side:
-        of_lanes.step, of_lanes.mean = 1, lanes
         spread(p, &tile, row(call, mean_row), lanes + 0 * WIDTH)
         spread(p, &tile, row(call, slope_row), lanes + 1 * WIDTH)
         spread(p, &tile, row(call, center_row), lanes + 2 * WIDTH)
@@ -228,10 +248,9 @@ cdef inline void map_block(
     for i in range(block * p.block_units, min((block + 1) * p.block_units, p.units)):
         unit = unit_at(p, &tile, i)
         if side_by_side:
-            map_run(call, unit.offset, unit.rows * tile.width + unit.tail,
-                    advanced(of_cell, unit.first_row * tile.width), storage)
+            map_cell(call, unit.offset, unit.rows * tile.width + unit.tail,
+                     advanced(of_cell, unit.first_row * tile.width), storage)
             continue
-        for r in range(unit.rows):
-            map_run(call, unit.offset + r * p.row_stride, tile.width, of_lanes, storage)
+        map_lanes(call, unit.offset, unit.rows, tile.width, lanes, storage)
         if unit.tail:
-            map_run(call, unit.offset + unit.rows * p.row_stride, unit.tail, of_lanes, storage)
+            map_lanes(call, unit.offset + unit.rows * p.row_stride, 1, unit.tail, lanes, storage)
