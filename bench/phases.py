@@ -11,7 +11,7 @@ import numpy as np
 import cybn
 
 REPEATS = 41
-# name: shape of n values along, axis
+# name: shape of about n values, axis
 SHAPES = {
     "along": (lambda n: (4, n // 4), 0),
     "across, 64": (lambda n: (n // 64, 64), 1),
@@ -22,7 +22,7 @@ SHAPES = {
 SIZES = 32 * 1024, 64 * 1024
 
 
-def shortest(call):
+def quick_time(call):
     """Return the time of a call in nanoseconds: that of a quick one, not of the quickest."""
     call()
     times = []
@@ -40,7 +40,7 @@ def batch_norm_calls(shape, axis):
     gamma, beta = np.ones((2, shape[axis]), np.float32)
     running = np.zeros(shape[axis], np.float32), np.ones(shape[axis], np.float32)
     _, cache = cybn.forward(x, gamma, beta, axis=axis)
-    return {
+    return x.size, {
         "sums": lambda: cybn.moments(x, axis=axis),
         "map": lambda: cybn.forward(x, gamma, beta, *running, training=False, axis=axis, out=out),
         "training": lambda: cybn.forward(x, gamma, beta, axis=axis, out=out),
@@ -53,19 +53,19 @@ def layer_norm_calls(features, n):
     dy, out = x[::-1].copy(), np.empty_like(x)
     gamma, beta = np.ones((2, features), np.float32)
     _, cache = cybn.layer_norm(x, gamma, beta)
-    return {
+    return x.size, {
         "training": lambda: cybn.layer_norm(x, gamma, beta, out=out),
         "backward": lambda: cybn.backward(dy, cache, out=out),
     }
 
 
 def print_slopes(name, calls_of):
-    small, large = map(calls_of, SIZES)
+    (fewer, small), (more, large) = map(calls_of, SIZES)
     slopes = [
-        f"{key} {(shortest(large[key]) - shortest(small[key])) / (SIZES[1] - SIZES[0]):.3f}"
+        f"{key} {(quick_time(large[key]) - quick_time(small[key])) / (more - fewer):.3f}"
         for key in large
     ]
-    print(f"{name + ':':16}{', '.join(slopes)}")
+    print(f"{name + ':':17}{', '.join(slopes)}")
 
 
 def main():

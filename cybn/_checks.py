@@ -5,16 +5,18 @@ from operator import index
 import numpy as np
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+LARGEST = 2**60  # of an int: sums of several fit an int64
 
 
-def checked_int(value, name, least=-(2**60), most=2**60):
+def checked_int(value, name, least=-LARGEST, most=LARGEST):
     """Return an int from `least` to `most`."""
     try:
         value = index(None if isinstance(value, bool) else value)
     except TypeError:
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}") from None
     if not least <= value <= most:
-        raise ValueError(f"{name}: expected an int from {least} to {most}, got {value}")
+        expected = f">= {least}" if most == LARGEST else f"from {least} to {most}"
+        raise ValueError(f"{name}: expected an int {expected}, got {value}")
     return value
 
 

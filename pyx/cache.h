@@ -16,7 +16,7 @@ static inline size_t to_line(const void *address) { return -(uintptr_t)address %
 /* Into the second level: the first is full of what is in work. */
 static inline void prefetch(const void *address, size_t size) {
     /* The last byte of each piece: where it begins inside a line, that line was read before. */
-    for (size_t i = CACHE_LINE - 1; i < size; i += CACHE_LINE)
+    for (size_t i = (size < CACHE_LINE ? size : CACHE_LINE) - 1; i < size; i += CACHE_LINE)
         __builtin_prefetch((const char *)address + i, 0, 2);
 }
 

@@ -20,7 +20,7 @@ static inline double difference(double a, double b) {
 
 /* A register of float64, from and to each storage type. `stream` goes past the caches. A strip
  * is four of them, so that a loop over strips has registers for three or four arrays. */
-#if defined(__AVX512F__)
+#if defined(__x86_64__) && defined(__AVX512F__)
 #define STRIP 32
 typedef __m512d_u wide;
 static inline wide load_float(const float *from) { return _mm512_cvtps_pd(_mm256_loadu_ps(from)); }
@@ -29,7 +29,7 @@ static inline void store_float(float *to, wide v) { _mm256_storeu_ps(to, _mm512_
 static inline void store_double(double *to, wide v) { _mm512_storeu_pd(to, v); }
 static inline void stream_float(float *to, wide v) { _mm256_stream_ps(to, _mm512_cvtpd_ps(v)); }
 static inline void stream_double(double *to, wide v) { _mm512_stream_pd(to, v); }
-#elif defined(__AVX__)
+#elif defined(__x86_64__) && defined(__AVX__)
 #define STRIP 16
 typedef __m256d_u wide;
 static inline wide load_float(const float *from) { return _mm256_cvtps_pd(_mm_loadu_ps(from)); }
@@ -42,16 +42,18 @@ static inline void stream_double(double *to, wide v) { _mm256_stream_pd(to, v); 
 #define STRIP 8
 typedef __m128d_u wide;
 static inline wide load_float(const float *from) {
-    return _mm_cvtps_pd(_mm_castpd_ps(_mm_load_sd((const double *)from)));
+    return _mm_cvtps_pd(_mm_castsi128_ps(_mm_loadl_epi64((const __m128i_u *)from)));
 }
 static inline wide load_double(const double *from) { return _mm_loadu_pd(from); }
-static inline void store_float(float *to, wide v) { _mm_storel_pi((__m64 *)to, _mm_cvtpd_ps(v)); }
+static inline void store_float(float *to, wide v) {
+    _mm_storel_epi64((__m128i_u *)to, _mm_castps_si128(_mm_cvtpd_ps(v)));
+}
 static inline void store_double(double *to, wide v) { _mm_storeu_pd(to, v); }
 static inline void stream_float(float *to, wide v) {
     _mm_stream_si64((long long *)to, _mm_cvtsi128_si64(_mm_castps_si128(_mm_cvtpd_ps(v))));
 }
 static inline void stream_double(double *to, wide v) { _mm_stream_pd(to, v); }
-#else
+#else   /* the compiler's own vectors */
 #define STRIP 8
 typedef double wide;
 static inline wide load_float(const float *from) { return *from; }

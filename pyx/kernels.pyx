@@ -79,21 +79,25 @@ cdef void run_part(const Call* call, Py_ssize_t part, const real* storage) noexc
                 run_block(call, False, tile, block, storage)
 
 
+cdef bint part_by_part(const Call* call, size_t itemsize) noexcept nogil:
+    """Whether a thread keeps a part to itself; or else the blocks of all tiles are shared out."""
+    cdef Py_ssize_t parts = call.plan.parts
+    cdef double part_bytes = <double>call.plan.size // parts * itemsize
+    return parts >= 4 * call.threads and part_bytes * call.threads <= call.cache_size
+
+
 cdef void run(const Call* call, const real* storage) noexcept nogil:
     """Sum, solve, map: in one parallel region, if in any. `storage` only brings its type."""
     cdef Py_ssize_t tiles = call.plan.tiles, parts = call.plan.parts
     cdef Py_ssize_t task, tile, tasks = tiles * call.plan.blocks
-    cdef double part_bytes = <double>call.plan.size // parts * sizeof(real)
-    # A thread keeps a part to itself; or else the blocks of all tiles are shared out.
-    cdef bint part_by_part = (parts >= 4 * call.threads
-                              and part_bytes * call.threads <= call.cache_size)
-    if call.threads == 1 and (part_by_part or call.plan.blocks == 1):
+    cdef bint by_part = part_by_part(call, sizeof(real))
+    if call.threads == 1 and (by_part or call.plan.blocks == 1):
         for task in range(parts):
             run_part(call, task, storage)
         stream_fence()
         return
     with parallel(num_threads=call.threads):
-        if part_by_part:
+        if by_part:
             for task in prange(parts, schedule="static"):
                 run_part(call, task, storage)
         else:
@@ -368,7 +372,8 @@ def backward(
                 call.columns = &columns
                 plan.part_tiles = columns.plan.block_units * columns.plan.piece_rows
                 plan.parts = columns.plan.blocks
-                if plan.map_ahead:      # while a part is written, the next one is read
+                # While a part is written, the next one is read.
+                if plan.map_ahead and part_by_part(&call, x_.itemsize):
                     plan.map_ahead = plan.part_tiles * shape.inner
             storage(x_).run(&call, NULL)
             if call.columns != NULL:

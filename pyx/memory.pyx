@@ -117,3 +117,4 @@ def set_kept_memory(size_t limit):
     global kept_limit
     kept_limit = limit
     drop(limit, MOST_KEPT)
+    lend()

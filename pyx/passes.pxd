@@ -1,23 +1,17 @@
 # The two passes over a block of a tile: sums of what was read, and the elementwise map.
 
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from call cimport Call, center_row, mean_row, partial, row, scale_row, slope_row
 from plan cimport WIDTH, Plan, Tile, Unit, gather, spread, tile_at, unit_at
 from rows cimport (
-    LINE, STRIP, Coefficients, Factor, Mask, advanced, clear, differentiate, moved, normalize,
-    on_line, real, sum_strip,
+    LINE, STRIP, Coefficients, Factor, Mask, advanced, clear, differentiate, moved, narrow,
+    normalize, on_line, prefetch, real, sum_strip, to_line, widen,
 )
 
 cdef extern from "cache.h" nogil:
-    void prefetch(const void* address, size_t size) noexcept
     void stream_copy(void* to, const void* source, size_t size) noexcept
     void stream_fence() noexcept
-    size_t to_line(const void* address) noexcept
-
-cdef extern from "convert.h" nogil:
-    void widen(const void* values, double* to, size_t n) noexcept   # from any `real`
-    void narrow(const double* values, void* to, size_t n, bint stream) noexcept     # to any
 
 
 cdef inline Py_ssize_t sum_stretch(
@@ -42,7 +36,7 @@ cdef inline void sum_strips(
     cdef Py_ssize_t j = 0
     j = sum_stretch(u, v, stride, rows, j, width, STRIP, ahead, of_u, of_v, mask, sum_u, sum_uv)
     j = sum_stretch(u, v, stride, rows, j, width, 8, ahead, of_u, of_v, mask, sum_u, sum_uv)
-    j = sum_stretch(u, v, stride, rows, j, width, 1, ahead, of_u, of_v, mask, sum_u, sum_uv)
+    j = sum_stretch(u, v, stride, rows, j, width, 1, 0, of_u, of_v, mask, sum_u, sum_uv)
 
 
 cdef inline void sum_rows(
@@ -123,7 +117,7 @@ cdef inline void map_strip(
 
 cdef inline Py_ssize_t map_stretch(
     const real* x, const real* dy, real* out, Py_ssize_t j, Py_ssize_t stop, Py_ssize_t n,
-    Py_ssize_t ahead, Coefficients k, Mask mask, bint stream,
+    Py_ssize_t ahead, Py_ssize_t out_ahead, Coefficients k, Mask mask, bint stream,
 ) noexcept nogil:
     """Map from j on in strips of n values, as far as they go; return where the rest begins."""
     while j + n <= stop:
@@ -131,8 +125,8 @@ cdef inline Py_ssize_t map_stretch(
             prefetch(x + j + ahead, n * sizeof(real))
         if ahead and dy != NULL:
             prefetch(dy + j + ahead, n * sizeof(real))
-        if ahead and not stream:    # a line that is written to is read first
-            prefetch(out + j + ahead, n * sizeof(real))
+        if out_ahead:       # a line that is written to is read first
+            prefetch(out + j + out_ahead, n * sizeof(real))
         map_strip(x + j, dy + j if dy != NULL else NULL, out + j, n, advanced(k, j),
                  mask + j if mask != NULL else NULL, stream)
         j += n
@@ -140,8 +134,8 @@ cdef inline Py_ssize_t map_stretch(
 
 
 cdef inline void map_strips(
-    const real* x, const real* dy, real* out, Py_ssize_t length, Py_ssize_t ahead, Coefficients k,
-    Mask mask, bint stream,
+    const real* x, const real* dy, real* out, Py_ssize_t length, Py_ssize_t ahead,
+    Py_ssize_t out_ahead, Coefficients k, Mask mask, bint stream,
 ) noexcept nogil:
     """Map neighbouring values, in strips of fixed lengths, as vectors are."""
     cdef Py_ssize_t j = 0
@@ -152,11 +146,11 @@ cdef inline void map_strips(
     if not k.step:      # in registers
         k.mean, k.slope, k.center, k.scale = &mean, &slope, &center, &scale
     while True:
-        j = map_stretch(x, dy, out, j, stop, 8, 0, k, mask, False)
-        j = map_stretch(x, dy, out, j, stop, 1, 0, k, mask, False)
+        j = map_stretch(x, dy, out, j, stop, 8, 0, 0, k, mask, False)
+        j = map_stretch(x, dy, out, j, stop, 1, 0, 0, k, mask, False)
         if j == length:
             return
-        j = map_stretch(x, dy, out, j, length, STRIP, ahead, k, mask, stream)
+        j = map_stretch(x, dy, out, j, length, STRIP, ahead, out_ahead, k, mask, stream)
         stop = length
 
 
@@ -168,10 +162,10 @@ cdef inline void map_rows(
     cdef Py_ssize_t _
     for _ in range(rows):
         if stream and k.step:       # a row at once: to read and write in turns takes longer
-            map_strips(x, dy, <real*>buffer, length, ahead, k, mask, False)
+            map_strips(x, dy, <real*>buffer, length, ahead, 0, k, mask, False)
             stream_copy(out, buffer, length * sizeof(real))
         else:
-            map_strips(x, dy, out, length, ahead, k, mask, stream)
+            map_strips(x, dy, out, length, ahead, 0 if stream else ahead, k, mask, stream)
         x += stride
         out += stride
         if dy != NULL:
@@ -208,7 +202,6 @@ cdef inline void map_cell(
 ) noexcept nogil:
     """Map neighbouring values of one cell."""
     cdef Coefficients one = Coefficients(k.mean, k.slope, k.center, k.scale, 0, NULL, NULL)
-    k.step = 0
     if k.gamma == NULL:
         map_any(call, offset, 1, length, one, storage)
     else:

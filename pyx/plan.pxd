@@ -76,8 +76,8 @@ cdef inline Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
 
 
 cdef inline Py_ssize_t quotient(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
-    """a // b, which here is 0 most of the time, and then takes no division."""
-    return a // b if a >= b else 0
+    """a // b, of which b is mostly 1 or larger than a, and then takes no division."""
+    return a if b == 1 else a // b if a >= b else 0
 
 
 cdef inline void plan_along(Plan* p, const Shape* s) noexcept nogil:

@@ -12,7 +12,7 @@ cdef extern from "cache.h" nogil:
 
 cdef extern from "convert.h" nogil:
     enum:
-        STRIP            # lanes that are worked on at once, at most LANES
+        STRIP           # lanes that are worked on at once: from 8 to LANES
     double difference(double a, double b) noexcept
     void widen(const void* values, double* to, size_t n) noexcept   # from any `real`
     void narrow(const double* values, void* to, size_t n, bint stream) noexcept     # to any
@@ -22,7 +22,7 @@ ctypedef fused real:
     double
 
 cdef enum:
-    LANES = 32          # at the least, of a row that is one cell's
+    LANES = 32          # of a row along; narrow rows are folded to multiples of it
     LINE = 8            # doubles of a cache line
 
 ctypedef const unsigned char* Mask      # 0 where a value is left out

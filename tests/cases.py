@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import cybn
 
 DTYPES = (np.float32, np.float64)
+MEMORY = [(False, False), (True, False), (True, True)]  # a kernel may prefetch, and stream
 
 # (shape, axis) by name. Sizes lie around the lanes, tiles and blocks that a kernel may have (powers
 # of two and their neighbours), with few, many and one channel, and rows from one value to long.

@@ -10,7 +10,7 @@ from itertools import product
 from unittest.mock import patch
 
 import numpy as np
-from cases import DTYPES, SHAPES, make_case, run_cybn
+from cases import DTYPES, MEMORY, SHAPES, make_case, run_cybn
 from memory import guarded
 from norms import SHAPES as NORM_SHAPES
 from norms import make_norm_case
@@ -20,7 +20,6 @@ from numpy.testing import assert_array_equal
 import cybn
 import cybn.functional
 
-MEMORY = [(False, False), (True, False), (True, True)]  # prefetch, stream
 WAYS = [(*memory, *rest) for memory, *rest in product(MEMORY, [0, 1 << 40], [1, 3])]
 
 

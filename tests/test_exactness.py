@@ -20,14 +20,15 @@ def around(*lengths):
     return [n + d for n in lengths for d in (-1, 0, 1)]
 
 
-# (outer, channels, inner). Kernels have 32 lanes, tiles of 1024, pieces of 64 rows across and 1024
-# along, blocks of 32768 values and at most 64 blocks; an inner axis is summed along from 512 on.
+# (outer, channels, inner). Kernels have 32 lanes along, tiles of 1024, pieces of up to 64 rows
+# across (16 of 1024 lanes, if several) and 256 along, that is, 8192 values, blocks of 32768
+# values and at most 64 blocks; an inner axis is summed along from 512 on.
 SHAPES = [
-    *product([1], [2], around(512, 544, 1024, 32768, 65536)),
+    *product([1], [2], around(512, 544, 1024, 8192, 32768, 65536)),
     *product(around(64), [2], [513]),
     *product([3, 65], [1, 3], around(512)),
     *product([5, 200], around(32, 64, 1024, 1056), [1]),
-    *product(around(64, 128), [33, 1024], [1]),
+    *product(around(64, 80, 128), [33, 1024], [1]),
     *product(around(32, 64, 2048), [1, 2, 3, 5, 16, 31], [1]),
     *product(around(32768, 65536), [1, 3], [1]),
     *product(around(64), [5], [7, 31, 32, 33, 204, 205]),

@@ -102,7 +102,10 @@ def test_all_but_a_quarter_of_the_limit_is_lent_to_the_system(kept):
     results = [cybn.forward(x)[0] for _ in range(8)]  # half the limit
     del results
     assert kept() == 8 * _memory.LARGE
-    assert lazily_freed() - before == 4 * _memory.LARGE
+    # The system counts them in batches, and may already have taken some.
+    assert 3 * _memory.LARGE < lazily_freed() - before <= 4 * _memory.LARGE
+    cybn.set_kept_memory(8 * _memory.LARGE)
+    assert 5 * _memory.LARGE < lazily_freed() - before <= 6 * _memory.LARGE
 
 
 def test_results_are_arrays_like_any_other():

@@ -32,7 +32,7 @@ def test_sizes_around_the_kernels_blocks(rng, name, dtype):
     assert_results_nearest(run_cybn(case), run_reference(case), case)
 
 
-# Every length up to two strips of 32 lanes, then powers of two and their neighbours: strips, tiles,
+# Every length up to two rows of 32 lanes, then powers of two and their neighbours: strips, tiles,
 # blocks, and the length from which on an inner axis is summed along.
 LENGTHS = [*range(2, 68), *(2**k + d for k in range(7, 13) for d in (-1, 0, 1))]
 

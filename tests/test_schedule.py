@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from cases import DTYPES, SHAPES, make_case, run_cybn
+from cases import DTYPES, MEMORY, SHAPES, make_case, run_cybn
 from norms import SHAPES as NORM_SHAPES
 from norms import make_norm_case
 from norms import run_cybn as run_norm
@@ -18,7 +18,6 @@ import cybn
 import cybn.functional
 
 STREAM, CACHE_SIZE, THREADS = [False, True], [0, 1 << 40], [1, 2, 5]
-MEMORY = [(False, False), (True, False), (True, True)]  # prefetch, stream
 
 
 @pytest.fixture
