@@ -20,8 +20,11 @@ cdef inline Py_ssize_t sum_stretch(
     double* sum_u, double* sum_uv,
 ) noexcept nogil:
     """Sum from lane j on in strips of n lanes, as far as they go; return where the rest begins."""
+    cdef Py_ssize_t strip_ahead = 0
     while j + n <= stop:
-        sum_strip(u + j, v + j, stride, rows, n, ahead, moved(of_u, j * of_u.lane_step),
+        if ahead:       # strip after strip reaches for what comes next, in the order of memory
+            strip_ahead = ahead + j * rows // stop * stride + j * rows % stop - j
+        sum_strip(u + j, v + j, stride, rows, n, strip_ahead, moved(of_u, j * of_u.lane_step),
                   moved(of_v, j * of_v.lane_step), mask + j if mask != NULL else NULL,
                   sum_u + j, sum_uv + j)
         j += n
