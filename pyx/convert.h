@@ -4,6 +4,7 @@
 #define CYBN_CONVERT_H
 
 #include <stddef.h>
+#include <string.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -18,13 +19,16 @@ static inline double difference(double a, double b) {
 #endif
 }
 
-/* A register of float64, from and to each storage type. `stream` goes past the caches. A strip
+/* A register of float64, from and to each storage type, and from a mask. `stream` goes past the caches. A strip
  * is four of them, so that a loop over strips has registers for three or four arrays. */
 #if defined(__x86_64__) && defined(__AVX512F__)
 #define STRIP 32
 typedef __m512d_u wide;
 static inline wide load_float(const float *from) { return _mm512_cvtps_pd(_mm256_loadu_ps(from)); }
 static inline wide load_double(const double *from) { return _mm512_loadu_pd(from); }
+static inline wide load_byte(const unsigned char *from) {
+    return _mm512_cvtepi32_pd(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i_u *)from)));
+}
 static inline void store_float(float *to, wide v) { _mm256_storeu_ps(to, _mm512_cvtpd_ps(v)); }
 static inline void store_double(double *to, wide v) { _mm512_storeu_pd(to, v); }
 static inline void stream_float(float *to, wide v) { _mm256_stream_ps(to, _mm512_cvtpd_ps(v)); }
@@ -34,17 +38,27 @@ static inline void stream_double(double *to, wide v) { _mm512_stream_pd(to, v); 
 typedef __m256d_u wide;
 static inline wide load_float(const float *from) { return _mm256_cvtps_pd(_mm_loadu_ps(from)); }
 static inline wide load_double(const double *from) { return _mm256_loadu_pd(from); }
+static inline wide load_byte(const unsigned char *from) {
+    int bytes;
+    memcpy(&bytes, from, sizeof bytes);
+    return _mm256_cvtepi32_pd(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(bytes)));
+}
 static inline void store_float(float *to, wide v) { _mm_storeu_ps(to, _mm256_cvtpd_ps(v)); }
 static inline void store_double(double *to, wide v) { _mm256_storeu_pd(to, v); }
 static inline void stream_float(float *to, wide v) { _mm_stream_ps(to, _mm256_cvtpd_ps(v)); }
 static inline void stream_double(double *to, wide v) { _mm256_stream_pd(to, v); }
-#elif defined(__x86_64__)
+#elif defined(__x86_64__) && defined(__SSE4_1__)
 #define STRIP 8
 typedef __m128d_u wide;
 static inline wide load_float(const float *from) {
     return _mm_cvtps_pd(_mm_castsi128_ps(_mm_loadl_epi64((const __m128i_u *)from)));
 }
 static inline wide load_double(const double *from) { return _mm_loadu_pd(from); }
+static inline wide load_byte(const unsigned char *from) {
+    short bytes;
+    memcpy(&bytes, from, sizeof bytes);
+    return _mm_cvtepi32_pd(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(bytes)));
+}
 static inline void store_float(float *to, wide v) {
     _mm_storel_epi64((__m128i_u *)to, _mm_castps_si128(_mm_cvtpd_ps(v)));
 }
@@ -58,6 +72,7 @@ static inline void stream_double(double *to, wide v) { _mm_stream_pd(to, v); }
 typedef double wide;
 static inline wide load_float(const float *from) { return *from; }
 static inline wide load_double(const double *from) { return *from; }
+static inline wide load_byte(const unsigned char *from) { return *from; }
 static inline void store_float(float *to, wide v) { *to = (float)v; }
 static inline void store_double(double *to, wide v) { *to = v; }
 #define stream_float store_float
@@ -66,12 +81,12 @@ static inline void store_double(double *to, wide v) { *to = v; }
 
 #define STEP (sizeof(wide) / sizeof(double))
 
-/* Convert n values to float64. The storage type is that of the pointer. */
+/* Convert n values to float64. The type is that of the pointer. */
 #define widen(from, to, n) do { \
     size_t i = 0, count = (n); \
     for (; i + STEP <= count; i += STEP) \
-        *(wide *)((to) + i) = \
-            _Generic(*(from), float: load_float, double: load_double)((from) + i); \
+        *(wide *)((to) + i) = _Generic(*(from), float: load_float, double: load_double, \
+                                       unsigned char: load_byte)((from) + i); \
     for (; i < count; i++) (to)[i] = (from)[i]; \
 } while (0)
 

@@ -14,7 +14,7 @@ cdef extern from "convert.h" nogil:
     enum:
         STRIP           # lanes that are worked on at once: from 8 to LANES
     double difference(double a, double b) noexcept
-    void widen(const void* values, double* to, size_t n) noexcept   # from any `real`
+    void widen(const void* values, double* to, size_t n) noexcept   # of any `real`, or a Mask
     void narrow(const double* values, void* to, size_t n, bint stream) noexcept     # to any
 
 ctypedef fused real:
@@ -62,7 +62,7 @@ cdef inline void sum_strip(
     cdef double shift[STRIP]
     cdef double wide_u[STRIP]
     cdef double wide_v[STRIP]
-    cdef float selected[STRIP]
+    cdef double selected[STRIP]
     cdef double d, product
     cdef bint masked = mask != NULL
     cdef const real* next_u = u + ahead
@@ -82,9 +82,8 @@ cdef inline void sum_strip(
         if ahead and u != v:
             prefetch(next_v, width * sizeof(real))
             next_v += width
-        if masked:      # widened first: bytes and float64 in one loop are not vectorized
-            for j in range(width):
-                selected[j] = mask[j]
+        if masked:
+            widen(mask, selected, width)
             mask += stride
         widen(u, wide_u, width)
         widen(v, wide_v, width)
@@ -148,11 +147,10 @@ cdef inline void differentiate(
 
 cdef inline void clear(double* values, Py_ssize_t n, Mask mask) noexcept nogil:
     """Set to 0 what the mask leaves out."""
-    cdef float selected[STRIP]
+    cdef double selected[STRIP]
     cdef Py_ssize_t j
     cdef double value
-    for j in range(n):
-        selected[j] = mask[j]
+    widen(mask, selected, n)
     for j in range(n):
         value = values[j]
         values[j] = value if selected[j] != 0 else 0
