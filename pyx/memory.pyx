@@ -63,7 +63,7 @@ cdef Pages get_pages(size_t size) noexcept:
 
 
 cdef void lend() noexcept:
-    """Lend all but the newest pages, up to a quarter of the limit; give back what cannot be lent."""
+    """Lend all but the newest, a quarter of the limit; give back what cannot be lent."""
     cdef size_t held = 0
     for i in range(kept_count - 1, -1, -1):
         held += kept[i].size

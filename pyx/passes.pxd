@@ -20,11 +20,8 @@ cdef inline Py_ssize_t sum_stretch(
     double* sum_u, double* sum_uv,
 ) noexcept nogil:
     """Sum from lane j on in strips of n lanes, as far as they go; return where the rest begins."""
-    cdef Py_ssize_t strip_ahead = 0
     while j + n <= stop:
-        if ahead:       # strip after strip reaches for what comes next, in the order of memory
-            strip_ahead = ahead + j * rows // stop * stride + j * rows % stop - j
-        sum_strip(u + j, v + j, stride, rows, n, strip_ahead, moved(of_u, j * of_u.lane_step),
+        sum_strip(u + j, v + j, stride, rows, n, ahead, moved(of_u, j * of_u.lane_step),
                   moved(of_v, j * of_v.lane_step), mask + j if mask != NULL else NULL,
                   sum_u + j, sum_uv + j)
         j += n
@@ -131,7 +128,7 @@ cdef inline Py_ssize_t map_stretch(
         if out_ahead:       # a line that is written to is read first
             prefetch(out + j + out_ahead, n * sizeof(real))
         map_strip(x + j, dy + j if dy != NULL else NULL, out + j, n, advanced(k, j),
-                 mask + j if mask != NULL else NULL, stream)
+                  mask + j if mask != NULL else NULL, stream)
         j += n
     return j
 

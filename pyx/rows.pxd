@@ -55,7 +55,7 @@ cdef inline void sum_strip(
 ) noexcept nogil:
     """Add the terms of u to sum_u, and their products with those of v to sum_uv, row after row.
 
-    `ahead` is the distance to what is read next, side by side, or 0: hardware does not guess strips.
+    `ahead` is the distance to what is read next, or 0: hardware does not guess strided strips.
     """
     cdef double a[STRIP]
     cdef double ab[STRIP]
@@ -65,8 +65,6 @@ cdef inline void sum_strip(
     cdef double selected[STRIP]
     cdef double d, product
     cdef bint masked = mask != NULL
-    cdef const real* next_u = u + ahead
-    cdef const real* next_v = v + ahead
     cdef Py_ssize_t _, j
     if of_v.lane_step:      # the same in all rows
         widen(of_v.shift, shift, width)
@@ -77,11 +75,9 @@ cdef inline void sum_strip(
     widen(sum_uv, ab, width)
     for _ in range(rows):
         if ahead:
-            prefetch(next_u, width * sizeof(real))
-            next_u += width
+            prefetch(u + ahead, width * sizeof(real))
         if ahead and u != v:
-            prefetch(next_v, width * sizeof(real))
-            next_v += width
+            prefetch(v + ahead, width * sizeof(real))
         if masked:
             widen(mask, selected, width)
             mask += stride
