@@ -19,8 +19,9 @@ static inline double difference(double a, double b) {
 #endif
 }
 
-/* A register of float64, from and to each storage type, and from a mask. `stream` goes past the caches. A strip
- * is four of them, so that a loop over strips has registers for three or four arrays. */
+/* A register of float64, from and to each storage type, and from a mask. `stream` goes past the
+ * caches. A strip is four registers, so that a loop over strips has enough for three or four
+ * arrays. */
 #if defined(__x86_64__) && defined(__AVX512F__)
 #define STRIP 32
 typedef __m512d_u wide;
