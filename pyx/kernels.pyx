@@ -173,6 +173,8 @@ cdef int prepare(Call* call, Buffers* buffers, Layout layout, tuple schedule) ex
     prefetch, call.stream, call.cache_size, call.threads = schedule
     if not prefetch:
         call.plan.sum_ahead = call.plan.map_ahead = 0
+    elif not call.plan.along:
+        call.plan.depth = 1
     call.gamma = call.beta = NULL
     call.columns = NULL
     buffers.count, buffers.refused = 0, False

@@ -29,14 +29,23 @@ cdef inline Py_ssize_t sum_stretch(
 
 
 cdef inline void sum_strips(
-    const real* u, const real* v, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t width,
-    Py_ssize_t ahead, Factor of_u, Factor of_v, Mask mask, double* sum_u, double* sum_uv,
+    const real* u, const real* v, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t depth,
+    Py_ssize_t width, Py_ssize_t ahead, Factor of_u, Factor of_v, Mask mask, double* sum_u,
+    double* sum_uv,
 ) noexcept nogil:
-    """Sum rows in strips of fixed lengths, as vectors are."""
-    cdef Py_ssize_t j = 0
-    j = sum_stretch(u, v, stride, rows, j, width, STRIP, ahead, of_u, of_v, mask, sum_u, sum_uv)
-    j = sum_stretch(u, v, stride, rows, j, width, 8, ahead, of_u, of_v, mask, sum_u, sum_uv)
-    j = sum_stretch(u, v, stride, rows, j, width, 1, 0, of_u, of_v, mask, sum_u, sum_uv)
+    """Sum rows, `depth` of them at once, in strips of fixed lengths, as vectors are."""
+    cdef Py_ssize_t j, n
+    while rows:
+        n, j = min(rows, depth), 0
+        j = sum_stretch(u, v, stride, n, j, width, STRIP, ahead, of_u, of_v, mask, sum_u, sum_uv)
+        j = sum_stretch(u, v, stride, n, j, width, 8, ahead, of_u, of_v, mask, sum_u, sum_uv)
+        j = sum_stretch(u, v, stride, n, j, width, 1, 0, of_u, of_v, mask, sum_u, sum_uv)
+        rows -= n
+        u += n * stride
+        v += n * stride
+        of_u, of_v = moved(of_u, n * of_u.row_step), moved(of_v, n * of_v.row_step)
+        if mask != NULL:
+            mask += n * stride
 
 
 cdef inline void sum_rows(
@@ -48,23 +57,23 @@ cdef inline void sum_rows(
     cdef const real* v = <const real*>call.v + offset
     cdef Mask mask = call.where + offset if call.where != NULL else NULL
     cdef Py_ssize_t stride = call.plan.row_stride
-    cdef Py_ssize_t ahead = call.plan.sum_ahead
+    cdef Py_ssize_t depth = call.plan.depth, ahead = call.plan.sum_ahead
     cdef Factor one = Factor(NULL, NULL, 0, 0)
     cdef Factor weights = Factor(NULL, of_u.weight, of_u.row_step, 1)
     cdef Factor shifts = Factor(of_v.shift, NULL, 0, 1)
     cdef Factor by_row = Factor(of_v.shift, of_v.weight, 1, 0)
     if of_v.weight != NULL:
-        sum_strips(u, v, stride, rows, width, ahead, one, by_row, NULL, sum_u, sum_uv)
+        sum_strips(u, v, stride, rows, depth, width, ahead, one, by_row, NULL, sum_u, sum_uv)
     elif of_u.weight != NULL:
-        sum_strips(u, v, stride, rows, width, ahead, weights, shifts, NULL, sum_u, sum_uv)
+        sum_strips(u, v, stride, rows, depth, width, ahead, weights, shifts, NULL, sum_u, sum_uv)
     elif of_u.shift != NULL and mask == NULL:
-        sum_strips(u, u, stride, rows, width, ahead, shifts, shifts, NULL, sum_u, sum_uv)
+        sum_strips(u, u, stride, rows, depth, width, ahead, shifts, shifts, NULL, sum_u, sum_uv)
     elif of_u.shift != NULL:
-        sum_strips(u, u, stride, rows, width, ahead, shifts, shifts, mask, sum_u, sum_uv)
+        sum_strips(u, u, stride, rows, depth, width, ahead, shifts, shifts, mask, sum_u, sum_uv)
     elif mask == NULL:
-        sum_strips(u, v, stride, rows, width, ahead, one, shifts, NULL, sum_u, sum_uv)
+        sum_strips(u, v, stride, rows, depth, width, ahead, one, shifts, NULL, sum_u, sum_uv)
     else:
-        sum_strips(u, v, stride, rows, width, ahead, one, shifts, mask, sum_u, sum_uv)
+        sum_strips(u, v, stride, rows, depth, width, ahead, one, shifts, mask, sum_u, sum_uv)
 
 
 cdef inline void sum_block(

@@ -59,6 +59,7 @@ cdef struct Plan:
     # How far ahead lies what is read next, for prefetching: hardware guesses only straight on.
     # 0 where that does not pay.
     Py_ssize_t sum_ahead, map_ahead
+    Py_ssize_t depth                # rows that a strip goes down: 1 is the order of memory
 
 cdef struct Tile:
     Py_ssize_t first_cell, cells
@@ -87,6 +88,7 @@ cdef inline void plan_along(Plan* p, const Shape* s) noexcept nogil:
     p.piece_rows = ALONG_ROWS
     p.sum_ahead = p.run_stride if s.outer > 1 and p.rows <= ALONG_ROWS else NEAR
     p.map_ahead = NEAR
+    p.depth = ALONG_ROWS
 
 
 cdef inline void plan_across(Plan* p, const Shape* s) noexcept nogil:
@@ -104,13 +106,13 @@ cdef inline void plan_across(Plan* p, const Shape* s) noexcept nogil:
     p.rows, p.row_stride = s.outer // p.fold, p.fold * matrix_width
     p.tail = s.outer % p.fold * matrix_width
     p.piece_rows = ACROSS_ROWS
-    p.sum_ahead = p.tile_channels * s.inner     # the next tile, or the next piece
     if p.rows > ACROSS_ROWS:
         p.piece_rows = min(ACROSS_ROWS, ACROSS_VALUES // (p.fold * p.tile_channels * s.inner))
-        p.sum_ahead = p.piece_rows * p.row_stride
+    p.map_ahead = ceil_div(NEAR, p.row_stride) * p.row_stride
+    p.sum_ahead = p.map_ahead if p.rows > ACROSS_ROWS else p.tile_channels * s.inner
     if s.by_row:        # just read, as rows
         p.sum_ahead = 0
-    p.map_ahead = ceil_div(NEAR, p.row_stride) * p.row_stride
+    p.depth = ACROSS_ROWS
 
 
 cdef inline Plan make_plan(Shape s) noexcept nogil:
