@@ -29,14 +29,14 @@ from libc.string cimport memchr, memset
 
 from buffers cimport Buffers, alike, borrow, give_back, is_apart, is_vector
 from call cimport (
-    Call, call_of_columns, center_row, count_row, dbeta_row, dgamma_row, invstd_row, mean_row, row,
-    running_mean_row, running_var_row, shift_row, slope_row, take_parameters, var_row, work_of,
-    work_rows, work_values,
+    Call, center_row, count_row, dbeta_row, dgamma_row, invstd_row, mean_row, padded, row,
+    running_mean_row, running_var_row, shift_row, slope_row, take_parameters, var_row, vector,
+    work_of, work_rows, work_values,
 )
 from passes cimport map_block, stream_fence, sum_block
-from plan cimport Plan, Shape, Tile, make_plan, tile_at
-from rows cimport LANES, Factor, Mask, real, repeat
-from solve cimport add_up, solve_backward, solve_forward, solve_columns
+from plan cimport Plan, Shape, Tile, ceil_div, keep_columns, make_plan, tile_at
+from rows cimport Mask, real, repeat
+from solve cimport add_up, solve_backward, solve_forward
 
 MEAN, VAR, INVSTD, WORK_ROWS = mean_row, var_row, invstd_row, work_rows
 
@@ -52,31 +52,30 @@ cdef void solve_part(const Call* call, Py_ssize_t part) noexcept nogil:
     call.solve(call, first.first_cell, last.first_cell + last.cells)
 
 
-cdef void run_block(
-    const Call* call, bint sums, Py_ssize_t tile, Py_ssize_t block, const real* storage,
+cdef void run_tiles(
+    const Call* call, bint sums, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t block,
+    const real* storage,
 ) noexcept nogil:
-    if sums:
-        sum_block(call, tile, block, storage)
-    else:
-        map_block(call, tile, block, storage)
+    """One phase of a block of neighbouring tiles."""
+    cdef Py_ssize_t tile
+    for tile in range(first, stop):
+        if sums:
+            sum_block(call, tile, block, storage)
+        else:
+            map_block(call, tile, block, storage)
 
 
 cdef void run_part(const Call* call, Py_ssize_t part, const real* storage) noexcept nogil:
     """Both phases of one part, while it is in the cache."""
     cdef Py_ssize_t first = part * call.plan.part_tiles
-    cdef Py_ssize_t tile, block, stop = part_stop(&call.plan, part)
+    cdef Py_ssize_t block, stop = part_stop(&call.plan, part)
     if call.sums:
-        for tile in range(first, stop):
-            for block in range(call.plan.blocks):
-                run_block(call, True, tile, block, storage)
-    if call.columns != NULL:
-        for tile in range(call.columns.plan.tiles):
-            run_block(call.columns, True, tile, part, storage)
+        for block in range(call.plan.blocks):
+            run_tiles(call, True, first, stop, block, storage)
     solve_part(call, part)
     if call.out != NULL:
-        for tile in range(first, stop):
-            for block in range(call.plan.blocks):
-                run_block(call, False, tile, block, storage)
+        for block in range(call.plan.blocks):
+            run_tiles(call, False, first, stop, block, storage)
 
 
 cdef bint part_by_part(const Call* call, size_t itemsize) noexcept nogil:
@@ -88,10 +87,13 @@ cdef bint part_by_part(const Call* call, size_t itemsize) noexcept nogil:
 
 cdef void run(const Call* call, const real* storage) noexcept nogil:
     """Sum, solve, map: in one parallel region, if in any. `storage` only brings its type."""
-    cdef Py_ssize_t tiles = call.plan.tiles, parts = call.plan.parts
-    cdef Py_ssize_t task, tile, tasks = tiles * call.plan.blocks
+    cdef Py_ssize_t tiles = call.plan.tiles, parts = call.plan.parts, blocks = call.plan.blocks
+    cdef Py_ssize_t task, first, tasks = tiles * blocks
+    # Tiles of a part that add to the same sums of columns stay together.
+    cdef Py_ssize_t together = call.plan.part_tiles if call.columns else 1
+    cdef Py_ssize_t groups = ceil_div(tiles, together)
     cdef bint by_part = part_by_part(call, sizeof(real))
-    if call.threads == 1 and (by_part or call.plan.blocks == 1):
+    if call.threads == 1 and (by_part or blocks == 1):
         for task in range(parts):
             run_part(call, task, storage)
         stream_fence()
@@ -102,19 +104,17 @@ cdef void run(const Call* call, const real* storage) noexcept nogil:
                 run_part(call, task, storage)
         else:
             if call.sums:
-                for task in prange(tasks, schedule="static"):
-                    run_block(call, True, task % tiles, task // tiles, storage)
-            if call.columns != NULL:
-                for task in prange(call.columns.plan.blocks, schedule="static"):
-                    for tile in range(call.columns.plan.tiles):
-                        run_block(call.columns, True, tile, task, storage)
+                for task in prange(groups * blocks, schedule="static"):
+                    first = task % groups * together
+                    run_tiles(call, True, first, min(tiles, first + together), task // groups,
+                              storage)
             for task in prange(parts, schedule="static"):
                 solve_part(call, task)
             if call.out != NULL:
                 # Backwards: what was summed last is still in the cache.
                 for task in prange(tasks, schedule="static"):
-                    run_block(call, False, (tasks - 1 - task) % tiles,
-                              (tasks - 1 - task) // tiles, storage)
+                    first = (tasks - 1 - task) % tiles
+                    run_tiles(call, False, first, first + 1, (tasks - 1 - task) // tiles, storage)
         stream_fence()      # of each thread
 
 
@@ -158,7 +158,6 @@ cdef class Layout:
     def __cinit__(self, *axes):
         cdef Shape s
         (s.samples, s.outer, s.channels, s.inner, s.group, s.parameters, s.shared, s.inside) = axes
-        s.by_row = False
         self.plan = make_plan(s)
         self.work_size = work_values(&self.plan)
         self.axes = axes
@@ -176,7 +175,7 @@ cdef int prepare(Call* call, Buffers* buffers, Layout layout, tuple schedule) ex
     elif not call.plan.along:
         call.plan.depth = 1
     call.gamma = call.beta = NULL
-    call.columns = NULL
+    call.columns = False
     buffers.count, buffers.refused = 0, False
     return 0
 
@@ -298,13 +297,14 @@ def forward(
             return False
         if training and not (is_apart(&buffers, mean_, NULL) and is_apart(&buffers, var_, NULL)):
             return False
-        call.u = call.v = call.x = x_.buf
-        call.dy, call.out = NULL, y_.buf
+        call.u = call.x = x_.buf
+        call.v = call.dy = NULL
+        call.out = y_.buf
         call.where, call.work = <Mask>where_.buf, <double*>work_.buf
         call.solve = solve_forward
         call.sums = call.training = training
         call.centered, call.momentum, call.eps = centered, momentum, eps
-        call.of_u = call.of_v = Factor(row(&call, shift_row), NULL, 0, 1)
+        call.shift = row(&call, shift_row)
         with nogil:
             set_parameters(&call, gamma_, beta_)
             fill(mean_, 0, plan.cells, row(&call, running_mean_row if training else mean_row))
@@ -325,10 +325,18 @@ def forward(
 cdef void give_gradients(
     const Call* call, const Py_buffer* dgamma, const Py_buffer* dbeta,
 ) noexcept nogil:
-    add_up(row(call, dgamma_row), call.plan.cells, call.plan.shape.parameters)
-    add_up(row(call, dbeta_row), call.plan.cells, call.plan.shape.parameters)
-    give(row(call, dgamma_row), dgamma)
-    give(row(call, dbeta_row), dbeta)
+    """Add up what the samples, or the parts, have summed, and store it."""
+    cdef const Shape* s = &call.plan.shape
+    cdef double* gamma = row(call, dgamma_row)
+    cdef double* beta = row(call, dbeta_row)
+    if call.columns:
+        beta, gamma = vector(call, 2), vector(call, 3)
+        add_up(beta, call.plan.parts * 2 * padded(&call.plan), 2 * padded(&call.plan))
+    else:
+        add_up(gamma, call.plan.cells, s.parameters)
+        add_up(beta, call.plan.cells, s.parameters)
+    give(gamma, dgamma)
+    give(beta, dbeta)
 
 
 def backward(
@@ -336,7 +344,7 @@ def backward(
     Layout layout not None, bint training, bint centered, tuple schedule,
 ):
     """dx, dgamma and dbeta (if not None), from the work of forward. False: arrays refused."""
-    cdef Call call, columns
+    cdef Call call
     cdef Buffers buffers
     prepare(&call, &buffers, layout, schedule)
     cdef Plan* plan = &call.plan
@@ -364,24 +372,18 @@ def backward(
         call.solve = solve_backward
         call.training, call.centered = training, centered
         call.sums = training or dgamma is not None or dbeta is not None
+        call.columns = shape.inside and (dgamma is not None or dbeta is not None)
         if shape.inside:
             take_parameters(&call, call.forward_work + work_of(plan))
-        call.of_u = Factor(NULL, call.gamma, LANES, 1)
-        call.of_v = Factor(call.forward_work + mean_row * plan.cells, NULL, 0, 1)
+        call.shift = call.forward_work + mean_row * plan.cells
         with nogil:
-            if shape.inside and (dgamma_.buf != NULL or dbeta_.buf != NULL):
-                columns = call_of_columns(&call)
-                call.columns = &columns
-                plan.part_tiles = columns.plan.block_units * columns.plan.piece_rows
-                plan.parts = columns.plan.blocks
+            if call.columns:
+                keep_columns(plan)
                 # While a part is written, the next one is read.
                 if plan.map_ahead and part_by_part(&call, x_.itemsize):
                     plan.map_ahead = plan.part_tiles * shape.inner
             storage(x_).run(&call, NULL)
-            if call.columns != NULL:
-                solve_columns(&columns, 0, columns.plan.cells)
-                give_gradients(&columns, dgamma_, dbeta_)
-            elif call.sums and not shape.inside:
+            if call.columns or (call.sums and not shape.inside):
                 give_gradients(&call, dgamma_, dbeta_)
         return True
     finally:

@@ -2,10 +2,12 @@
 
 from libc.string cimport memset
 
-from call cimport Call, center_row, mean_row, partial, row, scale_row, slope_row
+from call cimport (
+    Call, center_row, invstd_row, mean_row, partial, row, scale_row, slope_row, vector,
+)
 from plan cimport WIDTH, Plan, Tile, Unit, gather, spread, tile_at, unit_at
 from rows cimport (
-    LINE, STRIP, Coefficients, Factor, Mask, advanced, clear, differentiate, moved, narrow,
+    LANES, LINE, STRIP, Coefficients, Columns, Mask, advanced, beside, clear, differentiate, narrow,
     normalize, on_line, prefetch, real, sum_strip, to_line, widen,
 )
 
@@ -16,64 +18,81 @@ cdef extern from "cache.h" nogil:
 
 cdef inline Py_ssize_t sum_stretch(
     const real* u, const real* v, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t j,
-    Py_ssize_t stop, Py_ssize_t n, Py_ssize_t ahead, Factor of_u, Factor of_v, Mask mask,
-    double* sum_u, double* sum_uv,
+    Py_ssize_t stop, Py_ssize_t n, Py_ssize_t ahead, const double* shift, const double* weight,
+    Columns columns, Mask mask, double* sum_u, double* sum_uv,
 ) noexcept nogil:
     """Sum from lane j on in strips of n lanes, as far as they go; return where the rest begins."""
     while j + n <= stop:
-        sum_strip(u + j, v + j, stride, rows, n, ahead, moved(of_u, j * of_u.lane_step),
-                  moved(of_v, j * of_v.lane_step), mask + j if mask != NULL else NULL,
-                  sum_u + j, sum_uv + j)
+        sum_strip(u + j, v + j if v != NULL else NULL, stride, rows, n, ahead, shift + j,
+                  weight + j if weight != NULL else NULL, beside(columns, j),
+                  mask + j if mask != NULL else NULL, sum_u + j, sum_uv + j)
         j += n
     return j
 
 
 cdef inline void sum_strips(
     const real* u, const real* v, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t depth,
-    Py_ssize_t width, Py_ssize_t ahead, Factor of_u, Factor of_v, Mask mask, double* sum_u,
-    double* sum_uv,
+    Py_ssize_t width, Py_ssize_t ahead, const double* shift, const double* weight,
+    Columns columns, Mask mask, double* sum_u, double* sum_uv,
 ) noexcept nogil:
     """Sum rows, `depth` of them at once, in strips of fixed lengths, as vectors are."""
     cdef Py_ssize_t j, n
     while rows:
         n, j = min(rows, depth), 0
-        j = sum_stretch(u, v, stride, n, j, width, STRIP, ahead, of_u, of_v, mask, sum_u, sum_uv)
-        j = sum_stretch(u, v, stride, n, j, width, 8, ahead, of_u, of_v, mask, sum_u, sum_uv)
-        j = sum_stretch(u, v, stride, n, j, width, 1, 0, of_u, of_v, mask, sum_u, sum_uv)
+        j = sum_stretch(u, v, stride, n, j, width, STRIP, ahead, shift, weight, columns, mask,
+                        sum_u, sum_uv)
+        j = sum_stretch(u, v, stride, n, j, width, 8, ahead, shift, weight, columns, mask,
+                        sum_u, sum_uv)
+        j = sum_stretch(u, v, stride, n, j, width, 1, 0, shift, weight, columns, mask,
+                        sum_u, sum_uv)
         rows -= n
-        u += n * stride
-        v += n * stride
-        of_u, of_v = moved(of_u, n * of_u.row_step), moved(of_v, n * of_v.row_step)
+        n *= stride
+        u += n
+        columns = beside(columns, n)
+        if v != NULL:
+            v += n
+        if weight != NULL:
+            weight += n
         if mask != NULL:
-            mask += n * stride
+            mask += n
 
 
 cdef inline void sum_rows(
-    const Call* call, Py_ssize_t offset, Py_ssize_t rows, Py_ssize_t width, Factor of_u,
-    Factor of_v, double* sum_u, double* sum_uv, const real* storage,
+    const Call* call, Py_ssize_t offset, Py_ssize_t place, Py_ssize_t rows, Py_ssize_t width,
+    const double* shift, Columns columns, double* sum_u, double* sum_uv, const real* storage,
 ) noexcept nogil:
-    """Sum rows of any width, by a loop for each kind of factors."""
+    """Sum rows of any width from a place in a cell on, by a loop for each kind of call."""
     cdef const real* u = <const real*>call.u + offset
-    cdef const real* v = <const real*>call.v + offset
+    cdef const real* v = <const real*>call.v + offset if call.v != NULL else NULL
     cdef Mask mask = call.where + offset if call.where != NULL else NULL
     cdef Py_ssize_t stride = call.plan.row_stride
     cdef Py_ssize_t depth = call.plan.depth, ahead = call.plan.sum_ahead
-    cdef Factor one = Factor(NULL, NULL, 0, 0)
-    cdef Factor weights = Factor(NULL, of_u.weight, of_u.row_step, 1)
-    cdef Factor shifts = Factor(of_v.shift, NULL, 0, 1)
-    cdef Factor by_row = Factor(of_v.shift, of_v.weight, 1, 0)
-    if of_v.weight != NULL:
-        sum_strips(u, v, stride, rows, depth, width, ahead, one, by_row, NULL, sum_u, sum_uv)
-    elif of_u.weight != NULL:
-        sum_strips(u, v, stride, rows, depth, width, ahead, weights, shifts, NULL, sum_u, sum_uv)
-    elif of_u.shift != NULL and mask == NULL:
-        sum_strips(u, u, stride, rows, depth, width, ahead, shifts, shifts, NULL, sum_u, sum_uv)
-    elif of_u.shift != NULL:
-        sum_strips(u, u, stride, rows, depth, width, ahead, shifts, shifts, mask, sum_u, sum_uv)
-    elif mask == NULL:
-        sum_strips(u, v, stride, rows, depth, width, ahead, one, shifts, NULL, sum_u, sum_uv)
+    cdef const double* weight = call.gamma + place if call.gamma != NULL else NULL
+    cdef Columns none = Columns(NULL, NULL, 0)
+    columns = beside(columns, place)
+    if v == NULL and mask == NULL:
+        sum_strips(u, NULL, stride, rows, depth, width, ahead, shift, NULL, none, NULL,
+                   sum_u, sum_uv)
+    elif v == NULL:
+        sum_strips(u, NULL, stride, rows, depth, width, ahead, shift, NULL, none, mask,
+                   sum_u, sum_uv)
+    elif mask != NULL:
+        sum_strips(u, v, stride, rows, depth, width, ahead, shift, NULL, none, mask,
+                   sum_u, sum_uv)
+    elif weight == NULL:
+        sum_strips(u, v, stride, rows, depth, width, ahead, shift, NULL, none, NULL,
+                   sum_u, sum_uv)
+    elif columns.sum_u == NULL:
+        sum_strips(u, v, stride, rows, depth, width, ahead, shift, weight, none, NULL,
+                   sum_u, sum_uv)
     else:
-        sum_strips(u, v, stride, rows, depth, width, ahead, one, shifts, mask, sum_u, sum_uv)
+        sum_strips(u, v, stride, rows, depth, width, ahead, shift, weight, columns, NULL,
+                   sum_u, sum_uv)
+
+
+cdef inline Columns columns_of(const Call* call, Py_ssize_t part, Py_ssize_t cell) noexcept nogil:
+    return Columns(vector(call, 2 + 2 * part), vector(call, 3 + 2 * part),
+                   call.forward_work[invstd_row * call.plan.cells + cell])
 
 
 cdef inline void sum_block(
@@ -87,22 +106,26 @@ cdef inline void sum_block(
     cdef double* sums = partial(call, block)
     cdef Tile tile = tile_at(p, tile_index)
     cdef Unit unit
-    cdef Py_ssize_t i
-    cdef Factor row_u, row_v, of_u = call.of_u, of_v = call.of_v
-    if not of_v.row_step:
-        of_v.shift = spread(p, &tile, of_v.shift, lanes)
-    if of_u.shift != NULL:
-        of_u.shift = of_v.shift
+    cdef Py_ssize_t i, place
+    cdef Py_ssize_t part = tile_index // p.part_tiles
+    cdef Columns columns = Columns(NULL, NULL, 0)
+    if call.columns:
+        columns = columns_of(call, part, tile.first_cell)
+    spread(p, &tile, call.shift, lanes)
     memset(sum_u, 0, tile.width * sizeof(double))
     memset(sum_uv, 0, tile.width * sizeof(double))
     for i in range(block * p.block_units, min((block + 1) * p.block_units, p.units)):
         unit = unit_at(p, &tile, i)
-        row_u = moved(of_u, unit.first_row * of_u.row_step)
-        row_v = moved(of_v, unit.first_row * of_v.row_step)
-        sum_rows(call, unit.offset, unit.rows, tile.width, row_u, row_v, sum_u, sum_uv, storage)
+        place = unit.first_row * p.row_stride
+        if call.columns and tile_index == part * p.part_tiles:
+            memset(columns.sum_u + place, 0, (unit.rows * LANES + unit.tail) * sizeof(double))
+            memset(columns.sum_uv + place, 0, (unit.rows * LANES + unit.tail) * sizeof(double))
+        sum_rows(call, unit.offset, place, unit.rows, tile.width, lanes, columns, sum_u, sum_uv,
+                 storage)
         if unit.tail:
-            sum_rows(call, unit.offset + unit.rows * p.row_stride, 1, unit.tail,
-                     moved(row_u, unit.rows * of_u.row_step), row_v, sum_u, sum_uv, storage)
+            sum_rows(call, unit.offset + unit.rows * p.row_stride,
+                     place + unit.rows * p.row_stride, 1, unit.tail, lanes, columns,
+                     sum_u, sum_uv, storage)
     gather(p, &tile, sum_u, sums)
     gather(p, &tile, sum_uv, sums + p.cells)
 

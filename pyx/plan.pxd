@@ -43,7 +43,6 @@ cdef struct Shape:
     Py_ssize_t group
     Py_ssize_t parameters           # values of gamma
     bint shared, inside
-    bint by_row                     # sums have factors of each row, which is not folded then
 
 cdef struct Plan:
     Shape shape
@@ -56,6 +55,7 @@ cdef struct Plan:
     Py_ssize_t rows, row_stride, tail
     Py_ssize_t piece_rows, pieces
     Py_ssize_t units, block_units, blocks
+    Py_ssize_t column_tiles         # where the sums of columns are wanted, too: tiles of a part
     # How far ahead lies what is read next, for prefetching: hardware guesses only straight on.
     # 0 where that does not pay.
     Py_ssize_t sum_ahead, map_ahead
@@ -98,7 +98,7 @@ cdef inline void plan_across(Plan* p, const Shape* s) noexcept nogil:
         whole_strips //= 2
     while whole_strips * matrix_width < FOLDED and whole_strips * 2 * ACROSS_ROWS <= s.outer:
         whole_strips *= 2
-    p.fold = 1 if s.by_row else max(1, min(whole_strips, WIDTH // matrix_width, s.outer))
+    p.fold = max(1, min(whole_strips, WIDTH // matrix_width, s.outer))
     p.tile_channels, p.span = min(s.channels, WIDTH // s.inner), s.inner
     while p.tile_channels % s.group and s.group % p.tile_channels:
         p.tile_channels -= 1
@@ -110,8 +110,6 @@ cdef inline void plan_across(Plan* p, const Shape* s) noexcept nogil:
         p.piece_rows = min(ACROSS_ROWS, ACROSS_VALUES // (p.fold * p.tile_channels * s.inner))
     p.map_ahead = ceil_div(NEAR, p.row_stride) * p.row_stride
     p.sum_ahead = p.map_ahead if p.rows > ACROSS_ROWS else p.tile_channels * s.inner
-    if s.by_row:        # just read, as rows
-        p.sum_ahead = 0
     p.depth = ACROSS_ROWS
 
 
@@ -135,10 +133,9 @@ cdef inline Plan make_plan(Shape s) noexcept nogil:
     p.pieces = max(1, ceil_div(p.rows, p.piece_rows))
     p.units = p.runs * p.pieces
     cdef Py_ssize_t unit_values = min(p.piece_rows, p.rows) * p.fold * p.tile_channels * p.span
-    cdef Py_ssize_t most_blocks = 4 * BLOCKS if s.by_row else BLOCKS    # those fit a cache
-    p.block_units = max(ceil_div(p.units, most_blocks),
-                        ceil_div(BLOCK_VALUES, max(1, unit_values)))
+    p.block_units = max(ceil_div(p.units, BLOCKS), ceil_div(BLOCK_VALUES, max(1, unit_values)))
     p.blocks = ceil_div(p.units, p.block_units)
+    p.column_tiles = max(ceil_div(p.tiles, 4 * BLOCKS), ceil_div(BLOCK_VALUES, s.inner))
     return p
 
 
@@ -203,6 +200,7 @@ cdef inline void gather(
         values[c] = lanes[c * p.span]
 
 
-cdef inline Plan columns_of(const Plan* p) noexcept nogil:
-    """The cells as rows, whose columns are summed."""
-    return make_plan(Shape(1, p.cells, p.shape.inner, 1, 1, p.shape.inner, False, False, True))
+cdef inline void keep_columns(Plan* p) noexcept nogil:
+    """Make parts large enough to have sums of their columns of their own."""
+    p.part_tiles = p.column_tiles
+    p.parts = ceil_div(p.tiles, p.part_tiles)

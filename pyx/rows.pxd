@@ -27,71 +27,73 @@ cdef enum:
 
 ctypedef const unsigned char* Mask      # 0 where a value is left out
 
-cdef struct Factor:                     # of what is summed: (value - shift) * weight
-    const double* shift
-    const double* weight
-    Py_ssize_t row_step, lane_step      # to the next row's and the next lane's
+cdef struct Columns:                    # sums over rows that are summed along, place by place
+    double* sum_u
+    double* sum_uv
+    double weight                       # of the row's v
 
 
-cdef inline double term(double value, Factor of, Py_ssize_t lane) noexcept nogil:
-    if of.shift != NULL:
-        value = difference(value, of.shift[lane * of.lane_step])
-    if of.weight != NULL:
-        value *= of.weight[lane * of.lane_step]
-    return value
-
-
-cdef inline Factor moved(Factor of, Py_ssize_t by) noexcept nogil:
-    if of.shift != NULL:
-        of.shift += by
-    if of.weight != NULL:
-        of.weight += by
-    return of
+cdef inline Columns beside(Columns columns, Py_ssize_t lanes) noexcept nogil:
+    if columns.sum_u != NULL:
+        columns.sum_u += lanes
+        columns.sum_uv += lanes
+    return columns
 
 
 cdef inline void sum_strip(
     const real* u, const real* v, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t width,
-    Py_ssize_t ahead, Factor of_u, Factor of_v, Mask mask, double* sum_u, double* sum_uv,
+    Py_ssize_t ahead, const double* shift, const double* weight, Columns columns, Mask mask,
+    double* sum_u, double* sum_uv,
 ) noexcept nogil:
-    """Add the terms of u to sum_u, and their products with those of v to sum_uv, row after row.
+    """Add u * weight to sum_u, and u * weight * (v - shift) to sum_uv, row after row.
 
+    If v is NULL, add u - shift and its square. To `columns` add u and u * (v - shift) * weight.
     `ahead` is the distance to what is read next, or 0: hardware does not guess strided strips.
     """
     cdef double a[STRIP]
     cdef double ab[STRIP]
-    cdef double shift[STRIP]
+    cdef double column_a[STRIP]
+    cdef double column_ab[STRIP]
+    cdef double shifts[STRIP]
     cdef double wide_u[STRIP]
     cdef double wide_v[STRIP]
     cdef double selected[STRIP]
-    cdef double d, product
+    cdef double d, e
     cdef bint masked = mask != NULL
     cdef Py_ssize_t _, j
-    if of_v.lane_step:      # the same in all rows
-        widen(of_v.shift, shift, width)
-        of_v.shift = shift
-        if of_u.shift != NULL:
-            of_u.shift = shift
+    widen(shift, shifts, width)
     widen(sum_u, a, width)
     widen(sum_uv, ab, width)
     for _ in range(rows):
         if ahead:
             prefetch(u + ahead, width * sizeof(real))
-        if ahead and u != v:
+        if ahead and v != NULL:
             prefetch(v + ahead, width * sizeof(real))
         if masked:
             widen(mask, selected, width)
             mask += stride
         widen(u, wide_u, width)
-        widen(v, wide_v, width)
-        for j in range(width):
-            d = term(wide_u[j], of_u, j)
-            product = d * term(wide_v[j], of_v, j)
-            a[j] += d if not masked or selected[j] != 0 else 0
-            ab[j] += product if not masked or selected[j] != 0 else 0
         u += stride
-        v += stride
-        of_u = moved(of_u, of_u.row_step)
-        of_v = moved(of_v, of_v.row_step)
+        if v != NULL:
+            widen(v, wide_v, width)
+            v += stride
+        if columns.sum_u != NULL:
+            widen(columns.sum_u, column_a, width)
+            widen(columns.sum_uv, column_ab, width)
+        for j in range(width):
+            e = difference(wide_u[j] if v == NULL else wide_v[j], shifts[j])
+            d = e if v == NULL else wide_u[j] if weight == NULL else wide_u[j] * weight[j]
+            a[j] += d if not masked or selected[j] != 0 else 0
+            ab[j] += d * e if not masked or selected[j] != 0 else 0
+            if columns.sum_u != NULL:
+                column_a[j] += wide_u[j]
+                column_ab[j] += wide_u[j] * (e * columns.weight)
+        if columns.sum_u != NULL:
+            narrow(column_a, columns.sum_u, width, False)
+            narrow(column_ab, columns.sum_uv, width, False)
+            columns = beside(columns, stride)
+        if weight != NULL:
+            weight += stride
     narrow(a, sum_u, width, False)
     narrow(ab, sum_uv, width, False)
 

@@ -13,9 +13,10 @@ from rows cimport repeat
 
 cdef inline void add_up(double* values, Py_ssize_t count, Py_ssize_t kept) noexcept nogil:
     """Add to each of the first values those that follow at multiples of their number."""
-    cdef Py_ssize_t i
-    for i in range(kept, count):
-        values[i % kept] += values[i]
+    cdef Py_ssize_t part, i
+    for part in range(1, count // kept):
+        for i in range(kept):
+            values[i] += values[part * kept + i]
 
 
 cdef inline void add_blocks(const Call* call, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
@@ -134,11 +135,3 @@ cdef inline void solve_backward(const Call* call, Py_ssize_t start, Py_ssize_t s
         n = max(1, count[c])
         center[c] /= n
         slope[c] *= -invstd[c] / n
-
-
-cdef inline void solve_columns(const Call* call, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
-    """Gradients of gamma and beta that were summed over rows."""
-    cdef Py_ssize_t size = (stop - start) * sizeof(double)
-    add_blocks(call, start, stop)
-    memcpy(row(call, dbeta_row) + start, partial(call, 0) + start, size)
-    memcpy(row(call, dgamma_row) + start, partial(call, 0) + call.plan.cells + start, size)
