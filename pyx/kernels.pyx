@@ -34,7 +34,7 @@ from call cimport (
     work_of, work_rows, work_values,
 )
 from passes cimport map_block, stream_fence, sum_block
-from plan cimport Plan, Shape, Tile, ceil_div, keep_columns, make_plan, tile_at
+from plan cimport Plan, Shape, Tile, ceil_div, follow_memory, keep_columns, make_plan, tile_at
 from rows cimport Mask, real, repeat
 from solve cimport add_up, solve_backward, solve_forward
 
@@ -82,13 +82,13 @@ cdef bint part_by_part(const Call* call, size_t itemsize) noexcept nogil:
     """Whether a thread keeps a part to itself; or else the blocks of all tiles are shared out."""
     cdef Py_ssize_t parts = call.plan.parts
     cdef double part_bytes = <double>call.plan.size // parts * itemsize
-    return parts >= 4 * call.threads and part_bytes * call.threads <= call.cache_size
+    return call.sums and parts >= 4 * call.threads and part_bytes * call.threads <= call.cache_size
 
 
 cdef void run(const Call* call, const real* storage) noexcept nogil:
     """Sum, solve, map: in one parallel region, if in any. `storage` only brings its type."""
     cdef Py_ssize_t tiles = call.plan.tiles, parts = call.plan.parts, blocks = call.plan.blocks
-    cdef Py_ssize_t task, first, tasks = tiles * blocks
+    cdef Py_ssize_t task, turn, first, tasks = tiles * blocks
     # Tiles of a part that add to the same sums of columns stay together.
     cdef Py_ssize_t together = call.plan.part_tiles if call.columns else 1
     cdef Py_ssize_t groups = ceil_div(tiles, together)
@@ -111,10 +111,11 @@ cdef void run(const Call* call, const real* storage) noexcept nogil:
             for task in prange(parts, schedule="static"):
                 solve_part(call, task)
             if call.out != NULL:
-                # Backwards: what was summed last is still in the cache.
                 for task in prange(tasks, schedule="static"):
-                    first = (tasks - 1 - task) % tiles
-                    run_tiles(call, False, first, first + 1, (tasks - 1 - task) // tiles, storage)
+                    # Backwards: what was summed last is still in the cache.
+                    turn = tasks - 1 - task if call.sums else task
+                    first = turn % tiles
+                    run_tiles(call, False, first, first + 1, turn // tiles, storage)
         stream_fence()      # of each thread
 
 
@@ -305,6 +306,8 @@ def forward(
         call.sums = call.training = training
         call.centered, call.momentum, call.eps = centered, momentum, eps
         call.shift = row(&call, shift_row)
+        if not training:
+            follow_memory(plan)
         with nogil:
             set_parameters(&call, gamma_, beta_)
             fill(mean_, 0, plan.cells, row(&call, running_mean_row if training else mean_row))

@@ -204,3 +204,11 @@ cdef inline void keep_columns(Plan* p) noexcept nogil:
     """Make parts large enough to have sums of their columns of their own."""
     p.part_tiles = p.column_tiles
     p.parts = ceil_div(p.tiles, p.part_tiles)
+
+
+cdef inline void follow_memory(Plan* p) noexcept nogil:
+    """Make blocks as short as a run, so that block by block is the order of memory: for a map
+    alone, as blocks decide how sums are added."""
+    if p.along:
+        p.block_units = min(p.block_units, p.pieces)
+        p.blocks = ceil_div(p.units, p.block_units)
