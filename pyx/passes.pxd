@@ -7,8 +7,8 @@ from call cimport (
 )
 from plan cimport WIDTH, Plan, Tile, Unit, gather, spread, tile_at, unit_at
 from rows cimport (
-    LANES, LINE, STRIP, Coefficients, Columns, Mask, advanced, beside, clear, differentiate, narrow,
-    normalize, on_line, prefetch, real, sum_strip, to_line, widen,
+    LANES, LINE, STRIP, Coefficients, Mask, Terms, advanced, below, beside, clear, differentiate,
+    narrow, normalize, on_line, prefetch, real, sum_strip, to_line, widen,
 )
 
 cdef extern from "cache.h" nogil:
@@ -18,13 +18,12 @@ cdef extern from "cache.h" nogil:
 
 cdef inline Py_ssize_t sum_stretch(
     const real* u, const real* v, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t j,
-    Py_ssize_t stop, Py_ssize_t n, Py_ssize_t ahead, const double* shift, const double* weight,
-    Columns columns, Mask mask, double* sum_u, double* sum_uv,
+    Py_ssize_t stop, Py_ssize_t n, Py_ssize_t ahead, Terms t, Mask mask, double* sum_u,
+    double* sum_uv,
 ) noexcept nogil:
     """Sum from lane j on in strips of n lanes, as far as they go; return where the rest begins."""
     while j + n <= stop:
-        sum_strip(u + j, v + j if v != NULL else NULL, stride, rows, n, ahead, shift + j,
-                  weight + j if weight != NULL else NULL, beside(columns, j),
+        sum_strip(u + j, v + j if v != NULL else NULL, stride, rows, n, ahead, beside(t, j),
                   mask + j if mask != NULL else NULL, sum_u + j, sum_uv + j)
         j += n
     return j
@@ -32,67 +31,54 @@ cdef inline Py_ssize_t sum_stretch(
 
 cdef inline void sum_strips(
     const real* u, const real* v, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t depth,
-    Py_ssize_t width, Py_ssize_t ahead, const double* shift, const double* weight,
-    Columns columns, Mask mask, double* sum_u, double* sum_uv,
+    Py_ssize_t width, Py_ssize_t ahead, Terms t, Mask mask, double* sum_u, double* sum_uv,
 ) noexcept nogil:
     """Sum rows, `depth` of them at once, in strips of fixed lengths, as vectors are."""
     cdef Py_ssize_t j, n
     while rows:
         n, j = min(rows, depth), 0
-        j = sum_stretch(u, v, stride, n, j, width, STRIP, ahead, shift, weight, columns, mask,
-                        sum_u, sum_uv)
-        j = sum_stretch(u, v, stride, n, j, width, 8, ahead, shift, weight, columns, mask,
-                        sum_u, sum_uv)
-        j = sum_stretch(u, v, stride, n, j, width, 1, 0, shift, weight, columns, mask,
-                        sum_u, sum_uv)
+        j = sum_stretch(u, v, stride, n, j, width, STRIP, ahead, t, mask, sum_u, sum_uv)
+        j = sum_stretch(u, v, stride, n, j, width, 8, ahead, t, mask, sum_u, sum_uv)
+        j = sum_stretch(u, v, stride, n, j, width, 1, 0, t, mask, sum_u, sum_uv)
         rows -= n
         n *= stride
+        t = below(t, n)
         u += n
-        columns = beside(columns, n)
         if v != NULL:
             v += n
-        if weight != NULL:
-            weight += n
         if mask != NULL:
             mask += n
 
 
 cdef inline void sum_rows(
-    const Call* call, Py_ssize_t offset, Py_ssize_t place, Py_ssize_t rows, Py_ssize_t width,
-    const double* shift, Columns columns, double* sum_u, double* sum_uv, const real* storage,
+    const Call* call, Py_ssize_t offset, Py_ssize_t rows, Py_ssize_t width, Terms t,
+    double* sum_u, double* sum_uv, const real* storage,
 ) noexcept nogil:
-    """Sum rows of any width from a place in a cell on, by a loop for each kind of call."""
+    """Sum rows of any width, by a loop for each kind of call."""
     cdef const real* u = <const real*>call.u + offset
     cdef const real* v = <const real*>call.v + offset if call.v != NULL else NULL
     cdef Mask mask = call.where + offset if call.where != NULL else NULL
     cdef Py_ssize_t stride = call.plan.row_stride
     cdef Py_ssize_t depth = call.plan.depth, ahead = call.plan.sum_ahead
-    cdef const double* weight = call.gamma + place if call.gamma != NULL else NULL
-    cdef Columns none = Columns(NULL, NULL, 0)
-    columns = beside(columns, place)
+    cdef Terms shifted = Terms(t.shift, NULL, NULL, NULL, 0)
+    cdef Terms weighted = Terms(t.shift, t.weight, NULL, NULL, 0)
     if v == NULL and mask == NULL:
-        sum_strips(u, NULL, stride, rows, depth, width, ahead, shift, NULL, none, NULL,
-                   sum_u, sum_uv)
+        sum_strips(u, NULL, stride, rows, depth, width, ahead, shifted, NULL, sum_u, sum_uv)
     elif v == NULL:
-        sum_strips(u, NULL, stride, rows, depth, width, ahead, shift, NULL, none, mask,
-                   sum_u, sum_uv)
+        sum_strips(u, NULL, stride, rows, depth, width, ahead, shifted, mask, sum_u, sum_uv)
     elif mask != NULL:
-        sum_strips(u, v, stride, rows, depth, width, ahead, shift, NULL, none, mask,
-                   sum_u, sum_uv)
-    elif weight == NULL:
-        sum_strips(u, v, stride, rows, depth, width, ahead, shift, NULL, none, NULL,
-                   sum_u, sum_uv)
-    elif columns.sum_u == NULL:
-        sum_strips(u, v, stride, rows, depth, width, ahead, shift, weight, none, NULL,
-                   sum_u, sum_uv)
+        sum_strips(u, v, stride, rows, depth, width, ahead, shifted, mask, sum_u, sum_uv)
+    elif t.column_u != NULL:
+        sum_strips(u, v, stride, rows, depth, width, ahead, t, NULL, sum_u, sum_uv)
+    elif t.weight != NULL:
+        sum_strips(u, v, stride, rows, depth, width, ahead, weighted, NULL, sum_u, sum_uv)
     else:
-        sum_strips(u, v, stride, rows, depth, width, ahead, shift, weight, columns, NULL,
-                   sum_u, sum_uv)
+        sum_strips(u, v, stride, rows, depth, width, ahead, shifted, NULL, sum_u, sum_uv)
 
 
-cdef inline Columns columns_of(const Call* call, Py_ssize_t part, Py_ssize_t cell) noexcept nogil:
-    return Columns(vector(call, 2 + 2 * part), vector(call, 3 + 2 * part),
-                   call.forward_work[invstd_row * call.plan.cells + cell])
+cdef inline void clear_columns(Terms t, const Unit* unit) noexcept nogil:
+    memset(t.column_u, 0, (unit.rows * LANES + unit.tail) * sizeof(double))
+    memset(t.column_uv, 0, (unit.rows * LANES + unit.tail) * sizeof(double))
 
 
 cdef inline void sum_block(
@@ -106,26 +92,22 @@ cdef inline void sum_block(
     cdef double* sums = partial(call, block)
     cdef Tile tile = tile_at(p, tile_index)
     cdef Unit unit
-    cdef Py_ssize_t i, place
-    cdef Py_ssize_t part = tile_index // p.part_tiles
-    cdef Columns columns = Columns(NULL, NULL, 0)
+    cdef Py_ssize_t i, part = tile_index // p.part_tiles
+    cdef Terms here, t = Terms(spread(p, &tile, call.shift, lanes), call.gamma, NULL, NULL, 0)
     if call.columns:
-        columns = columns_of(call, part, tile.first_cell)
-    spread(p, &tile, call.shift, lanes)
+        t.column_u, t.column_uv = vector(call, 2 + 2 * part), vector(call, 3 + 2 * part)
+        t.column_weight = call.forward_work[invstd_row * p.cells + tile.first_cell]
     memset(sum_u, 0, tile.width * sizeof(double))
     memset(sum_uv, 0, tile.width * sizeof(double))
     for i in range(block * p.block_units, min((block + 1) * p.block_units, p.units)):
         unit = unit_at(p, &tile, i)
-        place = unit.first_row * p.row_stride
+        here = below(t, unit.first_row * p.row_stride)
         if call.columns and tile_index == part * p.part_tiles:
-            memset(columns.sum_u + place, 0, (unit.rows * LANES + unit.tail) * sizeof(double))
-            memset(columns.sum_uv + place, 0, (unit.rows * LANES + unit.tail) * sizeof(double))
-        sum_rows(call, unit.offset, place, unit.rows, tile.width, lanes, columns, sum_u, sum_uv,
-                 storage)
+            clear_columns(here, &unit)
+        sum_rows(call, unit.offset, unit.rows, tile.width, here, sum_u, sum_uv, storage)
         if unit.tail:
-            sum_rows(call, unit.offset + unit.rows * p.row_stride,
-                     place + unit.rows * p.row_stride, 1, unit.tail, lanes, columns,
-                     sum_u, sum_uv, storage)
+            sum_rows(call, unit.offset + unit.rows * p.row_stride, 1, unit.tail,
+                     below(here, unit.rows * p.row_stride), sum_u, sum_uv, storage)
     gather(p, &tile, sum_u, sums)
     gather(p, &tile, sum_uv, sums + p.cells)
 

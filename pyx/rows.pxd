@@ -27,33 +27,41 @@ cdef enum:
 
 ctypedef const unsigned char* Mask      # 0 where a value is left out
 
-cdef struct Columns:                    # sums over rows that are summed along, place by place
-    double* sum_u
-    double* sum_uv
-    double weight                       # of the row's v
+cdef struct Terms:                      # what is summed of u and v
+    const double* shift                 # of v, or if it is NULL of u: a value per lane
+    const double* weight                # of u: a value per place, that is, also per row; or NULL
+    double* column_u                    # sums over the cells, one per place; or NULL
+    double* column_uv
+    double column_weight                # of v, there
 
 
-cdef inline Columns beside(Columns columns, Py_ssize_t lanes) noexcept nogil:
-    if columns.sum_u != NULL:
-        columns.sum_u += lanes
-        columns.sum_uv += lanes
-    return columns
+cdef inline Terms below(Terms t, Py_ssize_t places) noexcept nogil:
+    if t.weight != NULL:
+        t.weight += places
+    if t.column_u != NULL:
+        t.column_u += places
+        t.column_uv += places
+    return t
+
+
+cdef inline Terms beside(Terms t, Py_ssize_t lanes) noexcept nogil:
+    t.shift += lanes
+    return below(t, lanes)
 
 
 cdef inline void sum_strip(
     const real* u, const real* v, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t width,
-    Py_ssize_t ahead, const double* shift, const double* weight, Columns columns, Mask mask,
-    double* sum_u, double* sum_uv,
+    Py_ssize_t ahead, Terms t, Mask mask, double* sum_u, double* sum_uv,
 ) noexcept nogil:
-    """Add u * weight to sum_u, and u * weight * (v - shift) to sum_uv, row after row.
+    """Add u * weight to sum_u, and its product with v - shift to sum_uv, row after row.
 
-    If v is NULL, add u - shift and its square. To `columns` add u and u * (v - shift) * weight.
-    `ahead` is the distance to what is read next, or 0: hardware does not guess strided strips.
+    Where v is NULL these are u - shift and its square. To the columns add u, and its product with
+    (v - shift) * column_weight. `ahead` is the distance to what is read next, or 0.
     """
     cdef double a[STRIP]
     cdef double ab[STRIP]
-    cdef double column_a[STRIP]
-    cdef double column_ab[STRIP]
+    cdef double column_u[STRIP]
+    cdef double column_uv[STRIP]
     cdef double shifts[STRIP]
     cdef double wide_u[STRIP]
     cdef double wide_v[STRIP]
@@ -61,7 +69,7 @@ cdef inline void sum_strip(
     cdef double d, e
     cdef bint masked = mask != NULL
     cdef Py_ssize_t _, j
-    widen(shift, shifts, width)
+    widen(t.shift, shifts, width)
     widen(sum_u, a, width)
     widen(sum_uv, ab, width)
     for _ in range(rows):
@@ -77,23 +85,21 @@ cdef inline void sum_strip(
         if v != NULL:
             widen(v, wide_v, width)
             v += stride
-        if columns.sum_u != NULL:
-            widen(columns.sum_u, column_a, width)
-            widen(columns.sum_uv, column_ab, width)
+        if t.column_u != NULL:
+            widen(t.column_u, column_u, width)
+            widen(t.column_uv, column_uv, width)
         for j in range(width):
             e = difference(wide_u[j] if v == NULL else wide_v[j], shifts[j])
-            d = e if v == NULL else wide_u[j] if weight == NULL else wide_u[j] * weight[j]
+            d = e if v == NULL else wide_u[j] if t.weight == NULL else wide_u[j] * t.weight[j]
             a[j] += d if not masked or selected[j] != 0 else 0
             ab[j] += d * e if not masked or selected[j] != 0 else 0
-            if columns.sum_u != NULL:
-                column_a[j] += wide_u[j]
-                column_ab[j] += wide_u[j] * (e * columns.weight)
-        if columns.sum_u != NULL:
-            narrow(column_a, columns.sum_u, width, False)
-            narrow(column_ab, columns.sum_uv, width, False)
-            columns = beside(columns, stride)
-        if weight != NULL:
-            weight += stride
+            if t.column_u != NULL:
+                column_u[j] += wide_u[j]
+                column_uv[j] += wide_u[j] * (e * t.column_weight)
+        if t.column_u != NULL:
+            narrow(column_u, t.column_u, width, False)
+            narrow(column_uv, t.column_uv, width, False)
+        t = below(t, stride)
     narrow(a, sum_u, width, False)
     narrow(ab, sum_uv, width, False)
 
