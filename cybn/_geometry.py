@@ -43,27 +43,33 @@ def _geometry(
     return Geometry(layout, statistics, parameters, values, cells, group, work_size, per_sample)
 
 
-def _of_shape(expected):
-    """Cache the geometries of a kind, whose axis is as `expected`."""
+def _of_shape(*, tuples):
+    """Cache the geometries of a kind, whose axis is an int, or perhaps a tuple of them."""
 
     def decorate(build):
-        cached = lru_cache(maxsize=1024, typed=True)(build)  # typed: axis 1.0 is not axis 1
+        cached = lru_cache(maxsize=1024)(build)
 
         @wraps(build)
         def geometry(shape, axis, *options):
-            try:
-                if type(axis) is tuple:
-                    axis = tuple(map(index, axis))
-                return cached(shape, axis, *options)
-            except TypeError:
-                raise TypeError(f"axis: expected {expected}, got {axis!r}") from None
+            if type(axis) is not int:
+                axis = _as_axis(axis, tuples)
+            return cached(shape, axis, *options)
 
         return geometry
 
     return decorate
 
 
-@_of_shape("an int or a tuple of ints")
+def _as_axis(axis, tuples):
+    """Return an axis as an int, or a tuple of them."""
+    try:
+        return tuple(map(index, axis)) if tuples and type(axis) is tuple else index(axis)
+    except TypeError:
+        expected = "an int or a tuple of ints" if tuples else "an int"
+        raise TypeError(f"axis: expected {expected}, got {axis!r}") from None
+
+
+@_of_shape(tuples=True)
 def batch_geometry(shape, axis):
     """Return the Geometry of statistics per channel, over all else. axis: int or adjacent ones."""
     start, stop = _adjacent(shape, axis)
@@ -75,7 +81,7 @@ def batch_geometry(shape, axis):
     return _geometry((1, *_around(shape, start, stop)), channels, channels, per_sample=rows)
 
 
-@_of_shape("an int")
+@_of_shape(tuples=False)
 def sample_geometry(shape, axis, num_groups=None):
     """Return the Geometry of statistics per sample and channel, or group of them. axis: int."""
     position = _position(shape, axis)
@@ -91,7 +97,7 @@ def sample_geometry(shape, axis, num_groups=None):
     return _geometry(axes, (samples, groups), (channels,), group=group, per_sample=rows)
 
 
-@_of_shape("an int or a tuple of ints")
+@_of_shape(tuples=True)
 def trailing_geometry(shape, axis):
     """Return the Geometry of statistics over the trailing axes. axis: int or adjacent ones."""
     start, stop = _adjacent(shape, axis)
@@ -106,12 +112,11 @@ def _position(shape, axis):
     ndim = len(shape)
     if ndim == 0:
         raise ValueError("x: expected at least 1 dimension, got 0")
-    position = index(axis)
-    if not -ndim <= position < ndim:
+    if not -ndim <= axis < ndim:
         raise ValueError(
             f"axis: expected {-ndim} to {ndim - 1} for an array of {ndim} dimensions, got {axis}"
         )
-    return position % ndim
+    return axis % ndim
 
 
 def _adjacent(shape, axis):

@@ -356,7 +356,8 @@ def check_settings(training, momentum, eps):
     """Return momentum and eps as floats; raise unless all three are of the right type and range."""
     if type(training) is not bool and not isinstance(training, np.bool_):
         raise TypeError(f"training: expected a bool, got {type(training).__name__}")
-    momentum = _as_float(momentum, "momentum")
+    if type(momentum) is not float:
+        momentum = _as_float(momentum, "momentum")
     if not 0 <= momentum <= 1:
         raise ValueError(f"momentum: expected a value from 0 to 1, got {momentum}")
     return momentum, checked_eps(eps)
@@ -364,15 +365,14 @@ def check_settings(training, momentum, eps):
 
 def checked_eps(eps):
     """Return eps as a float; raise unless it is one, and finite and > 0."""
-    eps = _as_float(eps, "eps")
+    if type(eps) is not float:
+        eps = _as_float(eps, "eps")
     if not 0 < eps < math.inf:
         raise ValueError(f"eps: expected a finite value > 0, got {eps}")
     return eps
 
 
 def _as_float(value, name):
-    if type(value) is float:
-        return value
     if not isinstance(value, Real):
         raise TypeError(f"{name}: expected a float, got {type(value).__name__}")
     try:
