@@ -82,7 +82,8 @@ cdef bint part_by_part(const Call* call, size_t itemsize) noexcept nogil:
     """Whether a thread keeps a part to itself; or else the blocks of all tiles are shared out."""
     cdef Py_ssize_t parts = call.plan.parts
     cdef double part_bytes = <double>call.plan.size // parts * itemsize
-    return call.sums and parts >= 4 * call.threads and part_bytes * call.threads <= call.cache_size
+    cdef Py_ssize_t enough = 4 * call.threads if call.threads > 1 else 2    # an even share each
+    return call.sums and parts >= enough and part_bytes * call.threads <= call.cache_size
 
 
 cdef void run(const Call* call, const real* storage) noexcept nogil:
