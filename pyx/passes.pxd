@@ -8,7 +8,7 @@ from call cimport (
 from plan cimport WIDTH, Plan, Tile, Unit, gather, spread, tile_at, unit_at
 from rows cimport (
     LANES, LINE, STRIP, Coefficients, Mask, Terms, advanced, below, beside, clear, differentiate,
-    narrow, normalize, on_line, prefetch, real, sum_strip, to_line, widen,
+    halve, narrow, normalize, on_line, prefetch, real, sum_strip, to_line, widen,
 )
 
 cdef extern from "cache.h" nogil:
@@ -81,35 +81,73 @@ cdef inline void clear_columns(Terms t, const Unit* unit) noexcept nogil:
     memset(t.column_uv, 0, (unit.rows * LANES + unit.tail) * sizeof(double))
 
 
-cdef inline void sum_block(
-    const Call* call, Py_ssize_t tile_index, Py_ssize_t block, const real* storage,
+cdef inline void sum_units(
+    const Call* call, const Tile* tile, Py_ssize_t block, Py_ssize_t width, Terms t, bint fresh,
+    double* sum_u, double* sum_uv, const real* storage,
 ) noexcept nogil:
-    """Per cell: the sum of the terms of u, and after that of their products with those of v."""
+    """Sum a block of rows of so many lanes. The columns are `fresh` in a part's first tile."""
+    cdef const Plan* p = &call.plan
+    cdef Unit unit
+    cdef Terms here
+    cdef Py_ssize_t i
+    for i in range(block * p.block_units, min((block + 1) * p.block_units, p.units)):
+        unit = unit_at(p, tile, i)
+        here = below(t, unit.first_row * p.row_stride)
+        if here.column_u != NULL and fresh:
+            clear_columns(here, &unit)
+        sum_rows(call, unit.offset, unit.rows, width, here, sum_u, sum_uv, storage)
+        if unit.tail:
+            sum_rows(call, unit.offset + unit.rows * p.row_stride, 1, unit.tail,
+                     below(here, unit.rows * p.row_stride), sum_u, sum_uv, storage)
+
+
+cdef inline void sum_along(
+    const Call* call, Py_ssize_t cell, Py_ssize_t block, double* sums, const real* storage,
+) noexcept nogil:
+    cdef const Plan* p = &call.plan
+    cdef double lanes[LANES]
+    cdef double sum_u[LANES]
+    cdef double sum_uv[LANES]
+    cdef Tile tile = tile_at(p, cell)
+    cdef Py_ssize_t j, part = 0
+    cdef Terms t = Terms(&lanes[0], call.gamma, NULL, NULL, 0)
+    for j in range(LANES):
+        lanes[j], sum_u[j], sum_uv[j] = call.shift[cell], 0, 0
+    if call.columns:
+        part = cell // p.part_tiles
+        t.column_u, t.column_uv = vector(call, 2 + 2 * part), vector(call, 3 + 2 * part)
+        t.column_weight = call.forward_work[invstd_row * p.cells + cell]
+    sum_units(call, &tile, block, LANES, t, cell == part * p.part_tiles, sum_u, sum_uv, storage)
+    halve(sum_u, LANES, 1)
+    halve(sum_uv, LANES, 1)
+    sums[cell] = sum_u[0]
+    sums[p.cells + cell] = sum_uv[0]
+
+
+cdef inline void sum_across(
+    const Call* call, Py_ssize_t tile_index, Py_ssize_t block, double* sums, const real* storage,
+) noexcept nogil:
     cdef const Plan* p = &call.plan
     cdef double lanes[WIDTH]
     cdef double sum_u[WIDTH]
     cdef double sum_uv[WIDTH]
-    cdef double* sums = partial(call, block)
     cdef Tile tile = tile_at(p, tile_index)
-    cdef Unit unit
-    cdef Py_ssize_t i, part = tile_index // p.part_tiles
-    cdef Terms here, t = Terms(spread(p, &tile, call.shift, lanes), call.gamma, NULL, NULL, 0)
-    if call.columns:
-        t.column_u, t.column_uv = vector(call, 2 + 2 * part), vector(call, 3 + 2 * part)
-        t.column_weight = call.forward_work[invstd_row * p.cells + tile.first_cell]
+    cdef Terms t = Terms(spread(p, &tile, call.shift, lanes), NULL, NULL, NULL, 0)
     memset(sum_u, 0, tile.width * sizeof(double))
     memset(sum_uv, 0, tile.width * sizeof(double))
-    for i in range(block * p.block_units, min((block + 1) * p.block_units, p.units)):
-        unit = unit_at(p, &tile, i)
-        here = below(t, unit.first_row * p.row_stride)
-        if call.columns and tile_index == part * p.part_tiles:
-            clear_columns(here, &unit)
-        sum_rows(call, unit.offset, unit.rows, tile.width, here, sum_u, sum_uv, storage)
-        if unit.tail:
-            sum_rows(call, unit.offset + unit.rows * p.row_stride, 1, unit.tail,
-                     below(here, unit.rows * p.row_stride), sum_u, sum_uv, storage)
+    sum_units(call, &tile, block, tile.width, t, False, sum_u, sum_uv, storage)
     gather(p, &tile, sum_u, sums)
     gather(p, &tile, sum_uv, sums + p.cells)
+
+
+cdef inline void sum_block(
+    const Call* call, Py_ssize_t tile_index, Py_ssize_t block, const real* storage,
+) noexcept nogil:
+    """Per cell: the sum of the terms of u, and after that of their products with those of v."""
+    if call.plan.along:     # a tile is a cell
+        sum_along(call, tile_index, block, partial(call, block), storage)
+    else:
+        sum_across(call, tile_index, block, partial(call, block), storage)
 
 
 cdef inline void map_strip(
