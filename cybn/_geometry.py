@@ -63,7 +63,7 @@ def _of_shape(*, tuples):
 def _as_axis(axis, tuples):
     """Return an axis as an int, or a tuple of them."""
     try:
-        return tuple(map(index, axis)) if tuples and type(axis) is tuple else index(axis)
+        return tuple(map(index, axis)) if tuples and isinstance(axis, tuple) else index(axis)
     except TypeError:
         expected = "an int or a tuple of ints" if tuples else "an int"
         raise TypeError(f"axis: expected {expected}, got {axis!r}") from None
@@ -153,7 +153,7 @@ def as_mask(where, shape, axis):
     where = as_array(where, "where")
     if where.dtype != bool:
         raise TypeError(f"where: expected bool, got {where.dtype}")
-    start, stop = _adjacent(shape, axis)
+    start, stop = _adjacent(shape, _as_axis(axis, tuples=True))
     lengths = (1,) * (len(shape) - where.ndim) + where.shape
     of_channels = math.prod(lengths[start:stop]) != 1
     try:

@@ -31,7 +31,7 @@ cdef struct Call:
     const void* x
     const void* dy
     void* out
-    const double* shift             # of the cells: what v, or u, is less of
+    const double* shift             # of the cells: is taken off v, or where v is NULL off u
     const double* gamma             # of the values of a cell: then they are not in the rows
     const double* beta
     Mask where                      # of x's shape, or NULL
@@ -56,8 +56,8 @@ cdef inline Py_ssize_t work_of(const Plan* p) noexcept nogil:
 
 
 cdef inline Py_ssize_t padded(const Plan* p) noexcept nogil:
-    """The distance of vectors of inner values: an odd number of lines, so that the same places of
-    neighbouring vectors lie in different sets of a cache."""
+    """The distance of rows of inner values: an odd number of lines, so that the same places of
+    neighbouring rows lie in different sets of a cache."""
     return (p.shape.inner // LINE + 1 | 1) * LINE
 
 
@@ -66,11 +66,11 @@ cdef inline Py_ssize_t work_values(const Plan* p) noexcept nogil:
     on cache lines, as the loops read them; then the sums of columns."""
     if not p.shape.inside:
         return work_of(p)
-    cdef Py_ssize_t vectors = 2 + 2 * ceil_div(p.tiles, p.column_tiles)
-    return work_of(p) + 2 * p.shape.inner + LINE + vectors * padded(p)
+    cdef Py_ssize_t rows = 2 + 2 * ceil_div(p.tiles, p.column_tiles)
+    return work_of(p) + 2 * p.shape.inner + LINE + rows * padded(p)
 
 
-cdef inline double* vector(const Call* call, Py_ssize_t index) noexcept nogil:
+cdef inline double* inner_row(const Call* call, Py_ssize_t index) noexcept nogil:
     """Of inner values: gamma, beta, and for each part the sums of columns, of u and of products."""
     return (on_line(call.work + work_of(&call.plan) + 2 * call.plan.shape.inner)
             + index * padded(&call.plan))
@@ -79,6 +79,6 @@ cdef inline double* vector(const Call* call, Py_ssize_t index) noexcept nogil:
 cdef inline void take_parameters(Call* call, const double* inside) noexcept nogil:
     """Copy gamma and beta to where the loops read them."""
     cdef Py_ssize_t inner = call.plan.shape.inner
-    memcpy(vector(call, 0), inside, inner * sizeof(double))
-    memcpy(vector(call, 1), inside + inner, inner * sizeof(double))
-    call.gamma, call.beta = vector(call, 0), vector(call, 1)
+    memcpy(inner_row(call, 0), inside, inner * sizeof(double))
+    memcpy(inner_row(call, 1), inside + inner, inner * sizeof(double))
+    call.gamma, call.beta = inner_row(call, 0), inner_row(call, 1)

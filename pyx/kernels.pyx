@@ -29,8 +29,8 @@ from libc.string cimport memchr, memset
 
 from buffers cimport Buffers, alike, borrow, give_back, is_apart, is_vector
 from call cimport (
-    Call, center_row, count_row, dbeta_row, dgamma_row, invstd_row, mean_row, padded, row,
-    running_mean_row, running_var_row, shift_row, slope_row, take_parameters, var_row, vector,
+    Call, center_row, count_row, dbeta_row, dgamma_row, inner_row, invstd_row, mean_row, padded,
+    row, running_mean_row, running_var_row, shift_row, slope_row, take_parameters, var_row,
     work_of, work_rows, work_values,
 )
 from passes cimport map_block, stream_fence, sum_block
@@ -86,37 +86,53 @@ cdef bint part_by_part(const Call* call, size_t itemsize) noexcept nogil:
     return call.sums and parts >= enough and part_bytes * call.threads <= call.cache_size
 
 
+cdef enum Phase:
+    PARTS       # all that follows, part by part
+    SUMS
+    SOLVE
+    MAP
+
+
+cdef void run_share(
+    const Call* call, Phase phase, Py_ssize_t share, Py_ssize_t shares, const real* storage,
+) noexcept nogil:
+    """One thread's share of a phase."""
+    cdef Py_ssize_t tiles = call.plan.tiles, blocks = call.plan.blocks
+    # Tiles of a part that add to the same sums of columns stay together.
+    cdef Py_ssize_t together = call.plan.part_tiles if call.columns and phase == SUMS else 1
+    cdef Py_ssize_t bundles = ceil_div(tiles, together)
+    cdef Py_ssize_t tasks = bundles * blocks if phase in (SUMS, MAP) else call.plan.parts
+    cdef Py_ssize_t task, turn, first
+    for task in range(tasks * share // shares, tasks * (share + 1) // shares):
+        if phase == PARTS:
+            run_part(call, task, storage)
+        elif phase == SOLVE:
+            solve_part(call, task)
+        else:
+            # The map goes backwards: what was summed last is still in the cache.
+            turn = tasks - 1 - task if phase == MAP and call.sums else task
+            first = turn % bundles * together
+            run_tiles(call, phase == SUMS, first, min(tiles, first + together), turn // bundles,
+                      storage)
+
+
 cdef void run(const Call* call, const real* storage) noexcept nogil:
     """Sum, solve, map: in one parallel region, if in any. `storage` only brings its type."""
-    cdef Py_ssize_t tiles = call.plan.tiles, parts = call.plan.parts, blocks = call.plan.blocks
-    cdef Py_ssize_t task, turn, first, tasks = tiles * blocks
-    # Tiles of a part that add to the same sums of columns stay together.
-    cdef Py_ssize_t together = call.plan.part_tiles if call.columns else 1
-    cdef Py_ssize_t groups = ceil_div(tiles, together)
-    cdef bint by_part = part_by_part(call, sizeof(real))
-    if call.threads == 1 and (by_part or blocks == 1):
-        for task in range(parts):
-            run_part(call, task, storage)
+    cdef int threads = call.threads
+    cdef bint by_part = part_by_part(call, sizeof(real)) or threads == call.plan.blocks == 1
+    cdef Phase first = PARTS if by_part else SUMS if call.sums else SOLVE
+    cdef Phase last = PARTS if by_part else MAP if call.out != NULL else SOLVE
+    cdef int phase
+    cdef Py_ssize_t share
+    if threads == 1:
+        for phase in range(first, last + 1):
+            run_share(call, <Phase>phase, 0, 1, storage)
         stream_fence()
         return
-    with parallel(num_threads=call.threads):
-        if by_part:
-            for task in prange(parts, schedule="static"):
-                run_part(call, task, storage)
-        else:
-            if call.sums:
-                for task in prange(groups * blocks, schedule="static"):
-                    first = task % groups * together
-                    run_tiles(call, True, first, min(tiles, first + together), task // groups,
-                              storage)
-            for task in prange(parts, schedule="static"):
-                solve_part(call, task)
-            if call.out != NULL:
-                for task in prange(tasks, schedule="static"):
-                    # Backwards: what was summed last is still in the cache.
-                    turn = tasks - 1 - task if call.sums else task
-                    first = turn % tiles
-                    run_tiles(call, False, first, first + 1, turn // tiles, storage)
+    with parallel(num_threads=threads):
+        for phase in range(first, last + 1):
+            for share in prange(threads, schedule="static", chunksize=1):
+                run_share(call, <Phase>phase, share, threads, storage)
         stream_fence()      # of each thread
 
 
@@ -307,7 +323,7 @@ def forward(
         call.sums = call.training = training
         call.centered, call.momentum, call.eps = centered, momentum, eps
         call.shift = row(&call, shift_row)
-        if not training:
+        if not call.sums:
             follow_memory(plan)
         with nogil:
             set_parameters(&call, gamma_, beta_)
@@ -334,7 +350,7 @@ cdef void give_gradients(
     cdef double* gamma = row(call, dgamma_row)
     cdef double* beta = row(call, dbeta_row)
     if call.columns:
-        beta, gamma = vector(call, 2), vector(call, 3)
+        beta, gamma = inner_row(call, 2), inner_row(call, 3)
         add_up(beta, call.plan.parts * 2 * padded(&call.plan), 2 * padded(&call.plan))
     else:
         add_up(gamma, call.plan.cells, s.parameters)
@@ -350,6 +366,7 @@ def backward(
     """dx, dgamma and dbeta (if not None), from the work of forward. False: arrays refused."""
     cdef Call call
     cdef Buffers buffers
+    cdef bint wanted = dgamma is not None or dbeta is not None
     prepare(&call, &buffers, layout, schedule)
     cdef Plan* plan = &call.plan
     cdef Shape* shape = &plan.shape
@@ -375,11 +392,13 @@ def backward(
         call.forward_work = <double*>forward_.buf
         call.solve = solve_backward
         call.training, call.centered = training, centered
-        call.sums = training or dgamma is not None or dbeta is not None
-        call.columns = shape.inside and (dgamma is not None or dbeta is not None)
+        call.sums = training or wanted
+        call.columns = shape.inside and wanted
         if shape.inside:
             take_parameters(&call, call.forward_work + work_of(plan))
         call.shift = call.forward_work + mean_row * plan.cells
+        if not call.sums:
+            follow_memory(plan)
         with nogil:
             if call.columns:
                 keep_columns(plan)

@@ -3,7 +3,7 @@
 from libc.string cimport memset
 
 from call cimport (
-    Call, center_row, invstd_row, mean_row, partial, row, scale_row, slope_row, vector,
+    Call, center_row, inner_row, invstd_row, mean_row, partial, row, scale_row, slope_row,
 )
 from plan cimport WIDTH, Plan, Tile, Unit, gather, spread, tile_at, unit_at
 from rows cimport (
@@ -115,7 +115,7 @@ cdef inline void sum_along(
         lanes[j], sum_u[j], sum_uv[j] = call.shift[cell], 0, 0
     if call.columns:
         part = cell // p.part_tiles
-        t.column_u, t.column_uv = vector(call, 2 + 2 * part), vector(call, 3 + 2 * part)
+        t.column_u, t.column_uv = inner_row(call, 2 + 2 * part), inner_row(call, 3 + 2 * part)
         t.column_weight = call.forward_work[invstd_row * p.cells + cell]
     sum_units(call, &tile, block, LANES, t, cell == part * p.part_tiles, sum_u, sum_uv, storage)
     halve(sum_u, LANES, 1)

@@ -13,7 +13,8 @@
 #            make one row of lanes.
 #
 # A part is what can be solved by itself: the tiles of a group, a tile of whole groups, several of
-# them if they are small, or where samples share statistics, everything.
+# them if they are small or add to the same sums of columns, or where samples share statistics,
+# everything.
 #
 # A run is cut into pieces, runs x pieces are the units, and a block is a number of units. Sums are
 # kept per block and added in the order of blocks: all that decides the order of summation is made
@@ -35,6 +36,7 @@ cdef enum:
     ALONG_ROWS = 256
     BLOCK_VALUES = 32768    # a block is worth a thread's while
     BLOCKS = 64             # of one tile, at the most
+    COLUMN_ROWS = 32        # have sums of columns of their own, at the least: 1/8 of their values
     PART_VALUES = 4096      # of a part at the least: to solve one has a long latency
     NEAR = 4096             # values ahead, where the next ones lie behind
 
@@ -135,7 +137,8 @@ cdef inline Plan make_plan(Shape s) noexcept nogil:
     cdef Py_ssize_t unit_values = min(p.piece_rows, p.rows) * p.fold * p.tile_channels * p.span
     p.block_units = max(ceil_div(p.units, BLOCKS), ceil_div(BLOCK_VALUES, max(1, unit_values)))
     p.blocks = ceil_div(p.units, p.block_units)
-    p.column_tiles = max(ceil_div(p.tiles, 4 * BLOCKS), ceil_div(BLOCK_VALUES, s.inner))
+    p.column_tiles = max(
+        COLUMN_ROWS, ceil_div(p.tiles, 4 * BLOCKS), ceil_div(BLOCK_VALUES, s.inner))
     return p
 
 
@@ -207,8 +210,8 @@ cdef inline void keep_columns(Plan* p) noexcept nogil:
 
 
 cdef inline void follow_memory(Plan* p) noexcept nogil:
-    """Make blocks as short as a run, so that block by block is the order of memory: for a map
-    alone, as blocks decide how sums are added."""
+    """Make blocks as short as a run, so that block by block is (nearly) the order of memory: for a
+    map alone, as blocks decide how sums are added."""
     if p.along:
         p.block_units = min(p.block_units, p.pieces)
         p.blocks = ceil_div(p.units, p.block_units)

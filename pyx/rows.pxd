@@ -2,7 +2,7 @@
 # branch that depends on them, so that the compiler turns it into vector code at each level. All
 # arithmetic is float64: values are widened first, and rounded once, when they are stored.
 #
-# NULL: a shift of 0, a weight of 1, no mask. Where a caller writes it, the inlined loop has none.
+# NULL: no weight, no columns, no mask. Where a caller writes it, the inlined loop has none.
 
 from libc.string cimport memcpy
 

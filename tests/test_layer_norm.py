@@ -7,6 +7,7 @@ from checks import assert_close
 from numpy.testing import assert_allclose, assert_array_equal
 
 import cybn
+from cybn._runtime import kernels
 
 
 def test_by_hand():
@@ -86,3 +87,11 @@ def test_rows_do_not_see_each_other(rng):
     after, _ = cybn.layer_norm(x)
     assert_array_equal(np.delete(after, 2, axis=0), np.delete(before, 2, axis=0))
     assert not np.array_equal(after[2], before[2])
+
+
+@pytest.mark.parametrize("shape", [(512, 8192), (256, 200704), (64, 10**6)])
+def test_scratch_is_small_beside_x(shape):
+    """Of backward: sums of columns, two of 8 bytes for 32 values of 4 or for 1/32768 of x."""
+    rows, features = shape
+    layout = kernels.Layout(1, 1, rows, features, 1, features, False, True)
+    assert 8 * layout.work_size < rows * features * 4 / 3

@@ -1,5 +1,7 @@
 """Several adjacent axes as the channels: statistics for each time step and feature, say."""
 
+from collections import namedtuple
+
 import numpy as np
 import pytest
 from cases import DTYPES
@@ -33,6 +35,27 @@ def test_is_one_axis_of_all_their_places(rng, x, axis, dtype, training):
     for actual, other in zip((y, *gradients, *parameters), expected, strict=True):
         assert_close(actual, other.reshape(actual.shape), 4 * np.finfo(dtype).eps)
     assert gradients.dgamma.shape == gradients.dbeta.shape == (T, F)
+
+
+class Axis:
+    """What NumPy takes for an int."""
+
+    def __init__(self, axis):
+        self.axis = axis
+
+    def __index__(self):
+        return self.axis
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_axes_are_all_that_is_an_int_or_a_tuple_of_ints(x, masked):
+    where = x[..., :1] > 1 if masked else None
+    one, _ = cybn.forward(x, axis=2, where=where)
+    assert_array_equal(cybn.forward(x, axis=Axis(2), where=where)[0], one)
+    assert_array_equal(cybn.forward(x, axis=(np.int64(-1),), where=where)[0], one)
+    pair = namedtuple("Pair", "time feature")(Axis(1), 2)
+    two, _ = cybn.forward(x, axis=(1, 2), where=where)
+    assert_array_equal(cybn.forward(x, axis=pair, where=where)[0], two)
 
 
 def test_axis_2_pools_over_time(rng, x):
