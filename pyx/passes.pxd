@@ -279,7 +279,9 @@ cdef inline void map_block(
     cdef double* lanes = on_line(space)
     cdef Tile tile = tile_at(p, tile_index)
     cdef Unit unit
-    cdef Py_ssize_t i
+    cdef Py_ssize_t i, lane
+    # Four coefficients for each lane of the widest rows would fill the first-level cache.
+    cdef Py_ssize_t step = WIDTH // 2 if call.dy != NULL and tile.width > WIDTH * 7 // 8 else WIDTH
     cdef const double* mean = row(call, mean_row) + tile.first_cell
     cdef Coefficients of_cell = Coefficients(
         mean, mean + p.cells, mean + 2 * p.cells, mean + 3 * p.cells, 0, call.gamma, call.beta)
@@ -296,6 +298,10 @@ cdef inline void map_block(
             map_cell(call, unit.offset, unit.rows * tile.width + unit.tail,
                      advanced(of_cell, unit.first_row * tile.width), storage)
             continue
-        map_lanes(call, unit.offset, unit.rows, tile.width, lanes, storage)
+        lane = 0
+        while lane < tile.width:
+            map_lanes(call, unit.offset + lane, unit.rows, min(step, tile.width - lane),
+                      lanes + lane, storage)
+            lane += step
         if unit.tail:
             map_lanes(call, unit.offset + unit.rows * p.row_stride, 1, unit.tail, lanes, storage)
