@@ -82,3 +82,11 @@ cdef inline void take_parameters(Call* call, const double* inside) noexcept nogi
     memcpy(inner_row(call, 0), inside, inner * sizeof(double))
     memcpy(inner_row(call, 1), inside + inner, inner * sizeof(double))
     call.gamma, call.beta = inner_row(call, 0), inner_row(call, 1)
+
+
+cdef inline bint part_by_part(const Call* call, size_t itemsize) noexcept nogil:
+    """Whether a thread keeps a part to itself; or else the blocks of all tiles are shared out."""
+    cdef Py_ssize_t parts = call.plan.parts
+    cdef double part_bytes = <double>call.plan.size // parts * itemsize
+    cdef Py_ssize_t enough = 4 * call.threads if call.threads > 1 else 2    # an even share each
+    return call.sums and parts >= enough and part_bytes * call.threads <= call.cache_size

@@ -30,20 +30,17 @@ from libc.string cimport memchr, memset
 from buffers cimport Buffers, alike, borrow, give_back, is_apart, is_vector
 from call cimport (
     Call, center_row, count_row, dbeta_row, dgamma_row, inner_row, invstd_row, mean_row, padded,
-    row, running_mean_row, running_var_row, shift_row, slope_row, take_parameters, var_row,
-    work_of, work_rows, work_values,
+    part_by_part, row, running_mean_row, running_var_row, shift_row, slope_row, take_parameters,
+    var_row, work_of, work_rows, work_values,
 )
 from passes cimport map_block, stream_fence, sum_block
-from plan cimport Plan, Shape, Tile, ceil_div, follow_memory, keep_columns, make_plan, tile_at
+from plan cimport (
+    Plan, Shape, Tile, ceil_div, follow_memory, keep_columns, make_plan, part_stop, tile_at,
+)
 from rows cimport Mask, real, repeat
 from solve cimport add_up, solve_backward, solve_forward
 
 MEAN, VAR, INVSTD, WORK_ROWS = mean_row, var_row, invstd_row, work_rows
-
-
-cdef Py_ssize_t part_stop(const Plan* p, Py_ssize_t part) noexcept nogil:
-    """The tile after the last one of a part."""
-    return min(p.tiles, (part + 1) * p.part_tiles)
 
 
 cdef void solve_part(const Call* call, Py_ssize_t part) noexcept nogil:
@@ -76,14 +73,6 @@ cdef void run_part(const Call* call, Py_ssize_t part, const real* storage) noexc
     if call.out != NULL:
         for block in range(call.plan.blocks):
             run_tiles(call, False, first, stop, block, storage)
-
-
-cdef bint part_by_part(const Call* call, size_t itemsize) noexcept nogil:
-    """Whether a thread keeps a part to itself; or else the blocks of all tiles are shared out."""
-    cdef Py_ssize_t parts = call.plan.parts
-    cdef double part_bytes = <double>call.plan.size // parts * itemsize
-    cdef Py_ssize_t enough = 4 * call.threads if call.threads > 1 else 2    # an even share each
-    return call.sums and parts >= enough and part_bytes * call.threads <= call.cache_size
 
 
 cdef enum Phase:

@@ -36,7 +36,7 @@ cdef enum:
     ALONG_ROWS = 256
     BLOCK_VALUES = 32768    # a block is worth a thread's while
     BLOCKS = 64             # of one tile, at the most
-    COLUMN_ROWS = 32        # have sums of columns of their own, at the least: 1/8 of their values
+    COLUMN_ROWS = 32        # have sums of columns of their own, at the least: 1/8 of x's bytes
     PART_VALUES = 4096      # of a part at the least: to solve one has a long latency
     NEAR = 4096             # values ahead, where the next ones lie behind
 
@@ -151,6 +151,11 @@ cdef inline Tile tile_at(const Plan* p, Py_ssize_t index) noexcept nogil:
     tile.width = p.fold * tile.cells * p.span
     tile.offset = (sample * p.shape.outer * p.shape.channels + channel) * p.shape.inner
     return tile
+
+
+cdef inline Py_ssize_t part_stop(const Plan* p, Py_ssize_t part) noexcept nogil:
+    """The tile after the last one of a part."""
+    return min(p.tiles, (part + 1) * p.part_tiles)
 
 
 cdef inline Unit unit_at(const Plan* p, const Tile* tile, Py_ssize_t index) noexcept nogil:
