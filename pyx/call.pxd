@@ -21,8 +21,12 @@ cdef enum:
     count_row           # values of the statistic
     work_rows           # then two rows of partial sums a block
 
+# One pass of a call, over a block of a tile. What it reads first is given for its type.
+ctypedef void (*Pass)(const Call*, const void*, Py_ssize_t, Py_ssize_t) noexcept nogil
+
 cdef struct Call:
     Plan plan
+    Pass sum_pass, map_pass
     void (*solve)(const Call*, Py_ssize_t, Py_ssize_t) noexcept nogil
     # What is summed, u and its products with v, or where v is NULL, its squares; and what is
     # mapped, x and dy, to out.
@@ -31,6 +35,7 @@ cdef struct Call:
     const void* x
     const void* dy
     void* out
+    Py_ssize_t itemsize             # of each of these
     const double* shift             # of the cells: is taken off v, or where v is NULL off u
     const double* gamma             # of the values of a cell: then they are not in the rows
     const double* beta
@@ -84,9 +89,9 @@ cdef inline void take_parameters(Call* call, const double* inside) noexcept nogi
     call.gamma, call.beta = inner_row(call, 0), inner_row(call, 1)
 
 
-cdef inline bint part_by_part(const Call* call, size_t itemsize) noexcept nogil:
+cdef inline bint part_by_part(const Call* call) noexcept nogil:
     """Whether a thread keeps a part to itself; or else the blocks of all tiles are shared out."""
     cdef Py_ssize_t parts = call.plan.parts
-    cdef double part_bytes = <double>call.plan.size // parts * itemsize
+    cdef double part_bytes = <double>call.plan.size // parts * call.itemsize
     cdef Py_ssize_t enough = 4 * call.threads if call.threads > 1 else 2    # an even share each
     return call.sums and parts >= enough and part_bytes * call.threads <= call.cache_size

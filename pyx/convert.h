@@ -24,6 +24,7 @@ static inline double difference(double a, double b) {
  * arrays. */
 #if defined(__x86_64__) && defined(__AVX512F__)
 #define STRIP 32
+#define VECTOR 8
 typedef __m512d_u wide;
 static inline wide load_float(const float *from) { return _mm512_cvtps_pd(_mm256_loadu_ps(from)); }
 static inline wide load_double(const double *from) { return _mm512_loadu_pd(from); }
@@ -36,6 +37,7 @@ static inline void stream_float(float *to, wide v) { _mm256_stream_ps(to, _mm512
 static inline void stream_double(double *to, wide v) { _mm512_stream_pd(to, v); }
 #elif defined(__x86_64__) && defined(__AVX__)
 #define STRIP 16
+#define VECTOR 4
 typedef __m256d_u wide;
 static inline wide load_float(const float *from) { return _mm256_cvtps_pd(_mm_loadu_ps(from)); }
 static inline wide load_double(const double *from) { return _mm256_loadu_pd(from); }
@@ -50,6 +52,7 @@ static inline void stream_float(float *to, wide v) { _mm_stream_ps(to, _mm256_cv
 static inline void stream_double(double *to, wide v) { _mm256_stream_pd(to, v); }
 #elif defined(__x86_64__) && defined(__SSE4_1__)
 #define STRIP 8
+#define VECTOR 2
 typedef __m128d_u wide;
 static inline wide load_float(const float *from) {
     return _mm_cvtps_pd(_mm_castsi128_ps(_mm_loadl_epi64((const __m128i_u *)from)));
@@ -70,6 +73,7 @@ static inline void stream_float(float *to, wide v) {
 static inline void stream_double(double *to, wide v) { _mm_stream_pd(to, v); }
 #else   /* the compiler's own vectors */
 #define STRIP 8
+#define VECTOR 8
 typedef double wide;
 static inline wide load_float(const float *from) { return *from; }
 static inline wide load_double(const double *from) { return *from; }
@@ -79,6 +83,12 @@ static inline void store_double(double *to, wide v) { *to = v; }
 #define stream_float store_float
 #define stream_double store_double
 #endif
+
+/* Says that a pointer is not NULL, so that a loop has no branch for that. */
+#define given(pointer) (__extension__({ \
+    __typeof__(pointer) given_ = (pointer); \
+    if (!given_) __builtin_unreachable(); \
+    given_; }))
 
 #define STEP (sizeof(wide) / sizeof(double))
 

@@ -4,8 +4,8 @@ Design
 ------
 An array is (samples, outer, channels, inner); `plan.pxd` cuts it into tiles, blocks and rows of
 lanes. A norm runs in two phases. The first sums over every cell (a channel of a sample), the second
-maps element by element (`passes.pxd`, on the loops of `rows.pxd`); between them four coefficients
-are made for every cell (`solve.pxd`):
+maps element by element (`sums.pxd` and `maps.pxd`, on the leaves of `rows.pxd`); between them four
+coefficients are made for every cell (`solve.pxd`):
 
     forward    sums of x - K and (x - K)**2        y  = (x - mean) * slope + beta
     backward   sums of dy and dy * (x - mean)      dx = (x - mean) * slope + (dy * scale - center)
@@ -33,11 +33,12 @@ from call cimport (
     part_by_part, row, running_mean_row, running_var_row, shift_row, slope_row, take_parameters,
     var_row, work_of, work_rows, work_values,
 )
-from passes cimport map_block, stream_fence, sum_block
+from maps cimport map_pass, stream_fence
 from plan cimport (
     Plan, Shape, Tile, ceil_div, follow_memory, keep_columns, make_plan, part_stop, tile_at,
 )
 from rows cimport Mask, real, repeat
+from sums cimport sum_pass
 from solve cimport add_up, solve_backward, solve_forward
 
 MEAN, VAR, INVSTD, WORK_ROWS = mean_row, var_row, invstd_row, work_rows
@@ -51,28 +52,27 @@ cdef void solve_part(const Call* call, Py_ssize_t part) noexcept nogil:
 
 cdef void run_tiles(
     const Call* call, bint sums, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t block,
-    const real* storage,
 ) noexcept nogil:
     """One phase of a block of neighbouring tiles."""
     cdef Py_ssize_t tile
     for tile in range(first, stop):
         if sums:
-            sum_block(call, tile, block, storage)
+            call.sum_pass(call, call.u, tile, block)
         else:
-            map_block(call, tile, block, storage)
+            call.map_pass(call, call.x, tile, block)
 
 
-cdef void run_part(const Call* call, Py_ssize_t part, const real* storage) noexcept nogil:
+cdef void run_part(const Call* call, Py_ssize_t part) noexcept nogil:
     """Both phases of one part, while it is in the cache."""
     cdef Py_ssize_t first = part * call.plan.part_tiles
     cdef Py_ssize_t block, stop = part_stop(&call.plan, part)
     if call.sums:
         for block in range(call.plan.blocks):
-            run_tiles(call, True, first, stop, block, storage)
+            run_tiles(call, True, first, stop, block)
     solve_part(call, part)
     if call.out != NULL:
         for block in range(call.plan.blocks):
-            run_tiles(call, False, first, stop, block, storage)
+            run_tiles(call, False, first, stop, block)
 
 
 cdef enum Phase:
@@ -83,7 +83,7 @@ cdef enum Phase:
 
 
 cdef void run_share(
-    const Call* call, Phase phase, Py_ssize_t share, Py_ssize_t shares, const real* storage,
+    const Call* call, Phase phase, Py_ssize_t share, Py_ssize_t shares,
 ) noexcept nogil:
     """One thread's share of a phase."""
     cdef Py_ssize_t tiles = call.plan.tiles, blocks = call.plan.blocks
@@ -94,35 +94,38 @@ cdef void run_share(
     cdef Py_ssize_t task, turn, first
     for task in range(tasks * share // shares, tasks * (share + 1) // shares):
         if phase == PARTS:
-            run_part(call, task, storage)
+            run_part(call, task)
         elif phase == SOLVE:
             solve_part(call, task)
         else:
             # The map goes backwards: what was summed last is still in the cache.
             turn = tasks - 1 - task if phase == MAP and call.sums else task
             first = turn % bundles * together
-            run_tiles(call, phase == SUMS, first, min(tiles, first + together), turn // bundles,
-                      storage)
+            run_tiles(call, phase == SUMS, first, min(tiles, first + together), turn // bundles)
 
 
-cdef void run(const Call* call, const real* storage) noexcept nogil:
-    """Sum, solve, map: in one parallel region, if in any. `storage` only brings its type."""
+cdef void run(const Call* call) noexcept nogil:
+    """Sum, solve, map: in one parallel region, if in any."""
     cdef int threads = call.threads
-    cdef bint by_part = part_by_part(call, sizeof(real)) or threads == call.plan.blocks == 1
+    cdef bint by_part = part_by_part(call) or threads == call.plan.blocks == 1
     cdef Phase first = PARTS if by_part else SUMS if call.sums else SOLVE
     cdef Phase last = PARTS if by_part else MAP if call.out != NULL else SOLVE
     cdef int phase
     cdef Py_ssize_t share
     if threads == 1:
         for phase in range(first, last + 1):
-            run_share(call, <Phase>phase, 0, 1, storage)
+            run_share(call, <Phase>phase, 0, 1)
         stream_fence()
         return
     with parallel(num_threads=threads):
         for phase in range(first, last + 1):
             for share in prange(threads, schedule="static", chunksize=1):
-                run_share(call, <Phase>phase, share, threads, storage)
+                run_share(call, <Phase>phase, share, threads)
         stream_fence()      # of each thread
+
+
+cdef void set_passes(Call* call, const real* x) noexcept nogil:
+    call.sum_pass, call.map_pass = sum_pass(call, x), map_pass(call, x)
 
 
 cdef void load(const real* values, Py_ssize_t stride, Py_ssize_t count, double* to) noexcept nogil:
@@ -137,18 +140,18 @@ cdef void store(const double* values, Py_ssize_t count, real* to) noexcept nogil
         to[c] = <real>values[c]
 
 
-ctypedef void (*Run)(const Call*, const void*) noexcept nogil
+ctypedef void (*SetPasses)(Call*, const void*) noexcept nogil
 ctypedef void (*Load)(const void*, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
 ctypedef void (*Store)(const double*, Py_ssize_t, void*) noexcept nogil
 
 cdef struct Storage:    # what can be done with an array of a dtype
-    Run run
+    SetPasses set_passes
     Load load
     Store store
 
 cdef Storage STORAGE[2]
-STORAGE[0] = Storage(<Run>run[float], <Load>load[float], <Store>store[float])
-STORAGE[1] = Storage(<Run>run[double], <Load>load[double], <Store>store[double])
+STORAGE[0] = Storage(<SetPasses>set_passes[float], <Load>load[float], <Store>store[float])
+STORAGE[1] = Storage(<SetPasses>set_passes[double], <Load>load[double], <Store>store[double])
 
 
 cdef inline const Storage* storage(const Py_buffer* array) noexcept nogil:
@@ -179,8 +182,8 @@ cdef int prepare(Call* call, Buffers* buffers, Layout layout, tuple schedule) ex
     prefetch, call.stream, call.cache_size, call.threads = schedule
     if not prefetch:
         call.plan.sum_ahead = call.plan.map_ahead = 0
-    elif not call.plan.along:
-        call.plan.depth = 1
+    else:
+        call.plan.row_by_row = True
     call.gamma = call.beta = NULL
     call.columns = False
     buffers.count, buffers.refused = 0, False
@@ -312,6 +315,8 @@ def forward(
         call.sums = call.training = training
         call.centered, call.momentum, call.eps = centered, momentum, eps
         call.shift = row(&call, shift_row)
+        call.itemsize = x_.itemsize
+        storage(x_).set_passes(&call, x_.buf)
         if not call.sums:
             follow_memory(plan)
         with nogil:
@@ -322,7 +327,7 @@ def forward(
                  * (shape.samples if shape.shared else 1), plan.cells, row(&call, count_row))
             if training:
                 load_shift(&call, x_)
-            storage(x_).run(&call, NULL)
+            run(&call)
             if training:
                 give(row(&call, running_mean_row), mean_)
                 give(row(&call, running_var_row), var_)
@@ -386,15 +391,17 @@ def backward(
         if shape.inside:
             take_parameters(&call, call.forward_work + work_of(plan))
         call.shift = call.forward_work + mean_row * plan.cells
+        call.itemsize = x_.itemsize
+        storage(x_).set_passes(&call, x_.buf)
         if not call.sums:
             follow_memory(plan)
         with nogil:
             if call.columns:
                 keep_columns(plan)
                 # While a part is written, the next one is read.
-                if plan.map_ahead and part_by_part(&call, x_.itemsize):
+                if plan.map_ahead and part_by_part(&call):
                     plan.map_ahead = plan.part_tiles * shape.inner
-            storage(x_).run(&call, NULL)
+            run(&call)
             if call.columns or (call.sums and not shape.inside):
                 give_gradients(&call, dgamma_, dbeta_)
         return True

@@ -22,13 +22,18 @@
 
 from libc.string cimport memcpy
 
-from rows cimport LANES, halve, repeat
+from rows cimport LANES, LINE, halve, on_line, repeat
 
 cdef extern from "cache.h" nogil:
+    size_t to_line(const void* address) noexcept
     void require "assert"(bint) noexcept    # of the debug build
 
 cdef enum:
     WIDTH = 1024            # lanes of a tile at the most
+    MARGIN = 16             # so many are there twice: a cache line of float32
+    APART = WIDTH + MARGIN  # lanes of what a tile has several rows of
+    SKEWED_ROWS = 16        # from so many rows on, and
+    SKEWED_WIDTH = 64       # so many lanes, rows may begin elsewhere than at lane 0
     FOLDED = 256            # lanes of a folded row, if it can be
     LONG = 512              # an inner axis from here on is summed along
     ACROSS_ROWS = 64        # rows of a piece
@@ -61,7 +66,7 @@ cdef struct Plan:
     # How far ahead lies what is read next, for prefetching: hardware guesses only straight on.
     # 0 where that does not pay.
     Py_ssize_t sum_ahead, map_ahead
-    Py_ssize_t depth                # rows that a strip goes down: 1 is the order of memory
+    bint row_by_row                 # sum across in the order of memory, not strip by strip
 
 cdef struct Tile:
     Py_ssize_t first_cell, cells
@@ -72,6 +77,13 @@ cdef struct Unit:                   # of a tile
     Py_ssize_t offset
     Py_ssize_t first_row, rows      # in its run
     Py_ssize_t tail
+
+cdef struct Band:                   # of a unit: rows of neighbouring lanes
+    Py_ssize_t offset, rows
+    Py_ssize_t lane, width          # lanes past the last one are the first ones again
+
+cdef enum:
+    BANDS = 3                       # of a unit, at the most
 
 
 cdef inline Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
@@ -90,7 +102,6 @@ cdef inline void plan_along(Plan* p, const Shape* s) noexcept nogil:
     p.piece_rows = ALONG_ROWS
     p.sum_ahead = p.run_stride if s.outer > 1 and p.rows <= ALONG_ROWS else NEAR
     p.map_ahead = NEAR
-    p.depth = ALONG_ROWS
 
 
 cdef inline void plan_across(Plan* p, const Shape* s) noexcept nogil:
@@ -112,7 +123,6 @@ cdef inline void plan_across(Plan* p, const Shape* s) noexcept nogil:
         p.piece_rows = min(ACROSS_ROWS, ACROSS_VALUES // (p.fold * p.tile_channels * s.inner))
     p.map_ahead = ceil_div(NEAR, p.row_stride) * p.row_stride
     p.sum_ahead = p.map_ahead if p.rows > ACROSS_ROWS else p.tile_channels * s.inner
-    p.depth = ACROSS_ROWS
 
 
 cdef inline Plan make_plan(Shape s) noexcept nogil:
@@ -120,6 +130,7 @@ cdef inline Plan make_plan(Shape s) noexcept nogil:
     if s.outer == 1 and not s.shared:       # then samples are so many more channels
         s.samples, s.channels = 1, s.samples * s.channels
     p.shape = s
+    p.row_by_row = False
     p.along = s.inner >= LONG or s.inside
     if p.along:
         plan_along(&p, &s)
@@ -176,6 +187,48 @@ cdef inline Unit unit_at(const Plan* p, const Tile* tile, Py_ssize_t index) noex
     return unit
 
 
+cdef inline Py_ssize_t skew_of(
+    const Plan* p, const Tile* tile, const void* values, size_t itemsize,
+) noexcept nogil:
+    """The lane that begins a cache line in every row; 0 where there is none, or it does not pay."""
+    if (p.rows < SKEWED_ROWS or tile.width < SKEWED_WIDTH
+            or p.row_stride * itemsize % (MARGIN * sizeof(float))):
+        return 0
+    return to_line(<const char*>values + tile.offset * itemsize) // itemsize
+
+
+cdef inline double* lanes_from(double* space, Py_ssize_t skew) noexcept nogil:
+    """Where lanes begin if lane `skew` is to begin a cache line: vectors then lie in one each."""
+    return on_line(space) + (-skew & (LINE - 1))
+
+
+cdef inline int cut(
+    const Plan* p, const Tile* tile, const Unit* unit, Py_ssize_t skew, Band* bands,
+) noexcept nogil:
+    """Cut a unit so that the rows of its body begin at lane `skew`; return how many bands it has.
+
+    Where rows lie end to end, one of the body ends in the next row, and nothing is left over but
+    at the ends of the unit.
+    """
+    cdef bint end_to_end = tile.width == p.row_stride
+    cdef Py_ssize_t rows = unit.rows - 1 if end_to_end and skew > unit.tail else unit.rows
+    cdef Py_ssize_t body = unit.offset + skew
+    cdef Py_ssize_t rest = body + rows * p.row_stride
+    cdef Py_ssize_t stop = unit.offset + unit.rows * p.row_stride + unit.tail
+    cdef int n = 0
+    if skew:
+        bands[n] = Band(unit.offset, 1 if end_to_end else rows, tile.width, skew)
+        n += 1
+    if rows:
+        bands[n] = Band(body, rows, skew, tile.width if end_to_end else tile.width - skew)
+        n += 1
+    if end_to_end and stop > rest:
+        bands[n] = Band(rest, 1, skew, stop - rest)
+        n += 1
+    require(rows >= 0 and skew < MARGIN and (skew == 0 or skew < tile.width))
+    return n
+
+
 cdef inline const double* spread(
     const Plan* p, const Tile* tile, const double* values, double* lanes,
 ) noexcept nogil:
@@ -190,7 +243,7 @@ cdef inline const double* spread(
             for j in range(p.span):
                 lane[j] = values[c]
             lane += p.span
-    repeat(lanes, tile.width, tile.cells * p.span)
+    repeat(lanes, tile.width + MARGIN, tile.cells * p.span)     # the first ones again
     return lanes
 
 

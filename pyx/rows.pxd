@@ -12,7 +12,9 @@ cdef extern from "cache.h" nogil:
 
 cdef extern from "convert.h" nogil:
     enum:
+        VECTOR          # values of a register, at the most 8
         STRIP           # lanes that are worked on at once: from 8 to LANES
+    const void* given(const void* pointer) noexcept     # not NULL
     double difference(double a, double b) noexcept
     void widen(const void* values, double* to, size_t n) noexcept   # of any `real`, or a Mask
     void narrow(const double* values, void* to, size_t n, bint stream) noexcept     # to any
@@ -105,20 +107,15 @@ cdef inline void sum_strip(
 
 
 cdef struct Coefficients:               # of the map
-    const double* mean                  # these have a value per lane, or one for all
-    const double* slope
-    const double* center
-    const double* scale
-    Py_ssize_t step                     # 1 or 0 accordingly
-    const double* gamma                 # these have a value per lane
+    const double* first                 # mean, and so far apart slope, center and scale
+    Py_ssize_t apart
+    Py_ssize_t step                     # 1 if they have a value per lane, 0 if one for all
+    const double* gamma                 # these have a value per lane; or NULL
     const double* beta
 
 
 cdef inline Coefficients advanced(Coefficients k, Py_ssize_t lanes) noexcept nogil:
-    k.mean += lanes * k.step
-    k.slope += lanes * k.step
-    k.center += lanes * k.step
-    k.scale += lanes * k.step
+    k.first += lanes * k.step
     if k.gamma != NULL:
         k.gamma += lanes
         k.beta += lanes
@@ -127,31 +124,33 @@ cdef inline Coefficients advanced(Coefficients k, Py_ssize_t lanes) noexcept nog
 
 cdef inline void normalize(double* x, Py_ssize_t n, Coefficients k) noexcept nogil:
     """x becomes (x - mean) * (slope * gamma) + center, or + beta."""
-    cdef Py_ssize_t j, i
+    cdef Py_ssize_t j
+    cdef const double* of
     cdef double slope, center
     for j in range(n):
-        i = j * k.step
-        slope = k.slope[i] if k.gamma == NULL else k.slope[i] * k.gamma[j]
-        center = k.center[i] if k.gamma == NULL else k.beta[j]
-        x[j] = difference(x[j], k.mean[i]) * slope + center
+        of = k.first + j * k.step
+        slope = of[k.apart] if k.gamma == NULL else of[k.apart] * k.gamma[j]
+        center = of[2 * k.apart] if k.gamma == NULL else k.beta[j]
+        x[j] = difference(x[j], of[0]) * slope + center
 
 
 cdef inline void differentiate(
     double* x, const double* dy, Py_ssize_t n, Coefficients k,
 ) noexcept nogil:
     """x becomes (x - mean) * slope + (dy * (scale * gamma) - center)."""
-    cdef Py_ssize_t j, i
+    cdef Py_ssize_t j
+    cdef const double* of
     cdef double scale
     for j in range(n):
-        i = j * k.step
-        scale = k.scale[i] if k.gamma == NULL else k.scale[i] * k.gamma[j]
-        x[j] = (difference(x[j], k.mean[i]) * k.slope[i]
-                + difference(dy[j] * scale, k.center[i]))
+        of = k.first + j * k.step
+        scale = of[3 * k.apart] if k.gamma == NULL else of[3 * k.apart] * k.gamma[j]
+        x[j] = (difference(x[j], of[0]) * of[k.apart]
+                + difference(dy[j] * scale, of[2 * k.apart]))
 
 
 cdef inline void clear(double* values, Py_ssize_t n, Mask mask) noexcept nogil:
     """Set to 0 what the mask leaves out."""
-    cdef double selected[STRIP]
+    cdef double selected[VECTOR]
     cdef Py_ssize_t j
     cdef double value
     widen(mask, selected, n)

@@ -1,0 +1,212 @@
+# The second phase over a block of a tile: the elementwise map.
+
+from call cimport Call, Pass, mean_row, row
+from plan cimport (
+    APART, BANDS, WIDTH, Band, Plan, Tile, Unit, cut, lanes_from, skew_of, spread, tile_at,
+    unit_at,
+)
+from rows cimport (
+    LINE, STRIP, VECTOR, Coefficients, Mask, advanced, clear, differentiate, given, narrow,
+    normalize, prefetch, real, to_line, widen,
+)
+
+cdef extern from "cache.h" nogil:
+    void stream_copy(void* to, const void* source, size_t size) noexcept
+    void stream_fence() noexcept
+
+
+cdef inline void map_vector(
+    const real* x, const real* dy, real* out, Py_ssize_t n, Coefficients k, Mask mask, bint stream,
+) noexcept nogil:
+    """Map up to VECTOR values. All are read before one is written: `out` may be x or dy."""
+    cdef double values[VECTOR]
+    cdef double wide_dy[VECTOR]
+    widen(x, values, n)
+    if dy == NULL:
+        normalize(values, n, k)
+    else:
+        widen(dy, wide_dy, n)
+        differentiate(values, wide_dy, n, k)
+    if mask != NULL:
+        clear(values, n, mask)
+    narrow(values, out, n, stream)
+
+
+cdef inline Py_ssize_t map_stretch(
+    const real* x, const real* dy, real* out, Py_ssize_t j, Py_ssize_t stop, Py_ssize_t n,
+    Py_ssize_t ahead, Py_ssize_t out_ahead, Coefficients k, Mask mask, bint stream,
+) noexcept nogil:
+    """Map from j on in strips of n values, as far as they go; return where the rest begins."""
+    cdef Py_ssize_t _, m = min(n, VECTOR)
+    while j + n <= stop:
+        if ahead:
+            prefetch(x + j + ahead, n * sizeof(real))
+        if ahead and dy != NULL:
+            prefetch(dy + j + ahead, n * sizeof(real))
+        if out_ahead:       # a line that is written to is read first
+            prefetch(out + j + out_ahead, n * sizeof(real))
+        for _ in range(n // m):
+            map_vector(x + j, dy + j if dy != NULL else NULL, out + j, m, advanced(k, j),
+                       mask + j if mask != NULL else NULL, stream)
+            j += m
+    return j
+
+
+cdef inline void map_strips(
+    const real* x, const real* dy, real* out, Py_ssize_t length, Py_ssize_t ahead,
+    Py_ssize_t out_ahead, Coefficients k, Mask mask, bint stream,
+) noexcept nogil:
+    """Map neighbouring values, in strips of fixed lengths, as vectors are."""
+    cdef Py_ssize_t j = 0, stop
+    cdef double of_cell[4]
+    if not k.step:      # in registers
+        of_cell[0], of_cell[1], of_cell[2] = k.first[0], k.first[k.apart], k.first[2 * k.apart]
+        of_cell[3] = 0 if dy == NULL else k.first[3 * k.apart]
+        k.first, k.apart = &of_cell[0], 1
+    if stream:          # strips that begin a line
+        stop = min(to_line(out) // sizeof(real), length)
+        j = map_stretch(x, dy, out, j, stop, 8, 0, 0, k, mask, False)
+        j = map_stretch(x, dy, out, j, stop, 1, 0, 0, k, mask, False)
+    j = map_stretch(x, dy, out, j, length, STRIP, ahead, out_ahead, k, mask, stream)
+    j = map_stretch(x, dy, out, j, length, 8, 0, 0, k, mask, False)
+    j = map_stretch(x, dy, out, j, length, 1, 0, 0, k, mask, False)
+
+
+cdef enum:              # what is mapped, and how: a constant in each loop
+    BOTH = 1            # x and dy, not x alone
+    STREAM = 2
+    MASKED = 4
+
+
+cdef inline void map_band(
+    const Call* call, const real* x, const Band* band, int kind, Coefficients k,
+) noexcept nogil:
+    cdef const real* dy = NULL
+    cdef Mask mask = NULL
+    cdef real* out = <real*>call.out + band.offset
+    cdef Py_ssize_t stride = call.plan.row_stride, ahead = call.plan.map_ahead
+    cdef bint stream = kind & STREAM
+    cdef real buffer[WIDTH]
+    cdef Py_ssize_t _
+    x += band.offset
+    if kind & BOTH:
+        dy = <const real*>given(<const real*>call.dy + band.offset)
+    if kind & MASKED:
+        mask = <Mask>given(call.where + band.offset)
+    for _ in range(band.rows):
+        if stream and k.step:       # a row at once: to read and write in turns takes longer
+            map_strips(x, dy, <real*>buffer, band.width, ahead, 0, k, mask, False)
+            stream_copy(out, buffer, band.width * sizeof(real))
+        else:
+            map_strips(x, dy, out, band.width, ahead, 0 if stream else ahead, k, mask, stream)
+        x += stride
+        out += stride
+        if dy != NULL:
+            dy += stride
+        if mask != NULL:
+            mask += stride
+
+
+cdef inline void map_cell(
+    const Call* call, const real* x, const Tile* tile, Py_ssize_t block, int kind,
+) noexcept nogil:
+    """Map units whose rows lie end to end, all of one cell."""
+    cdef const Plan* p = &call.plan
+    cdef const double* first = row(call, mean_row) + tile.first_cell
+    cdef Py_ssize_t i, place
+    cdef Unit unit
+    cdef Band band
+    for i in range(block * p.block_units, min((block + 1) * p.block_units, p.units)):
+        unit = unit_at(p, tile, i)
+        band = Band(unit.offset, 1, 0, unit.rows * tile.width + unit.tail)
+        place = unit.first_row * tile.width
+        if call.gamma == NULL:
+            map_band(call, x, &band, kind, Coefficients(first, p.cells, 0, NULL, NULL))
+        else:
+            map_band(call, x, &band, kind, Coefficients(
+                first, p.cells, 0, <const double*>given(call.gamma + place), call.beta + place))
+
+
+cdef inline void map_lanes(
+    const Call* call, const real* x, const Tile* tile, Py_ssize_t block, int kind, Py_ssize_t skew,
+) noexcept nogil:
+    """Map units whose lanes have coefficients of their own."""
+    cdef const Plan* p = &call.plan
+    cdef double space[4 * APART + 2 * LINE]
+    cdef double* lanes = lanes_from(space, skew)
+    # Four coefficients for each lane of the widest rows would fill the first-level cache.
+    cdef Py_ssize_t step = WIDTH // 2 if kind & BOTH and tile.width > WIDTH * 7 // 8 else WIDTH
+    cdef Unit unit
+    cdef Band bands[BANDS]
+    cdef Band part
+    cdef Py_ssize_t i, n, lane
+    for i in range(4 if kind & BOTH else 3):
+        spread(p, tile, row(call, mean_row + i), lanes + i * APART)
+    for i in range(block * p.block_units, min((block + 1) * p.block_units, p.units)):
+        unit = unit_at(p, tile, i)
+        for n in range(cut(p, tile, &unit, skew, bands)):
+            part = bands[n]
+            lane = 0
+            while lane < bands[n].width:
+                part.width = min(step, bands[n].width - lane)
+                map_band(call, x, &part, kind, Coefficients(
+                    lanes + bands[n].lane + lane, APART, 1, NULL, NULL))
+                part.offset += part.width
+                lane += step
+
+
+cdef inline void map_block(
+    const Call* call, const real* x, Py_ssize_t tile_index, Py_ssize_t block, int kind,
+) noexcept nogil:
+    """Map x (and dy) to out."""
+    cdef const Plan* p = &call.plan
+    cdef Tile tile = tile_at(p, tile_index)
+    cdef const void* lines = call.out if kind & STREAM else <const void*>x
+    if p.span == tile.width == p.row_stride:
+        map_cell(call, x, &tile, block, kind)
+    else:
+        map_lanes(call, x, &tile, block, kind, skew_of(p, &tile, lines, sizeof(real)))
+
+
+# A loop for each kind of call: functions of their own, as in sums.pxd.
+
+cdef inline void map_x(
+    const Call* call, const real* x, Py_ssize_t tile, Py_ssize_t block,
+) noexcept nogil:
+    map_block(call, x, tile, block, 0)
+
+
+cdef inline void map_x_streaming(
+    const Call* call, const real* x, Py_ssize_t tile, Py_ssize_t block,
+) noexcept nogil:
+    map_block(call, x, tile, block, STREAM)
+
+
+cdef inline void map_both(
+    const Call* call, const real* x, Py_ssize_t tile, Py_ssize_t block,
+) noexcept nogil:
+    map_block(call, x, tile, block, BOTH)
+
+
+cdef inline void map_both_streaming(
+    const Call* call, const real* x, Py_ssize_t tile, Py_ssize_t block,
+) noexcept nogil:
+    map_block(call, x, tile, block, BOTH | STREAM)
+
+
+cdef inline void map_masked(
+    const Call* call, const real* x, Py_ssize_t tile, Py_ssize_t block,
+) noexcept nogil:
+    cdef int stream = STREAM if call.stream else 0
+    if call.dy == NULL:
+        map_block(call, x, tile, block, MASKED | stream)
+    else:
+        map_block(call, x, tile, block, MASKED | BOTH | stream)
+
+
+cdef inline Pass map_pass(const Call* call, const real* x) noexcept nogil:
+    if call.where != NULL:
+        return <Pass>map_masked[real]
+    if call.dy == NULL:
+        return <Pass>map_x_streaming[real] if call.stream else <Pass>map_x[real]
+    return <Pass>map_both_streaming[real] if call.stream else <Pass>map_both[real]

@@ -1,0 +1,199 @@
+# The first phase over a block of a tile: sums of what is read.
+
+from libc.string cimport memcpy, memset
+
+from call cimport Call, Pass, inner_row, invstd_row, partial
+from plan cimport (
+    APART, BANDS, Band, Plan, Tile, Unit, cut, gather, lanes_from, skew_of, spread, tile_at,
+    unit_at,
+)
+from rows cimport (
+    LANES, LINE, STRIP, Mask, Terms, below, beside, given, halve, real, sum_strip,
+)
+
+
+cdef inline Py_ssize_t sum_stretch(
+    const real* u, const real* v, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t j,
+    Py_ssize_t stop, Py_ssize_t n, Py_ssize_t ahead, Terms t, Mask mask, double* sum_u,
+    double* sum_uv,
+) noexcept nogil:
+    """Sum from lane j on in strips of n lanes, as far as they go; return where the rest begins."""
+    while j + n <= stop:
+        sum_strip(u + j, v + j if v != NULL else NULL, stride, rows, n, ahead, beside(t, j),
+                  mask + j if mask != NULL else NULL, sum_u + j, sum_uv + j)
+        j += n
+    return j
+
+
+cdef inline void sum_strips(
+    const real* u, const real* v, Py_ssize_t stride, Py_ssize_t rows, Py_ssize_t width,
+    Py_ssize_t ahead, Terms t, Mask mask, double* sum_u, double* sum_uv,
+) noexcept nogil:
+    """Sum rows in strips of fixed lengths, as vectors are."""
+    cdef Py_ssize_t j = 0
+    j = sum_stretch(u, v, stride, rows, j, width, STRIP, ahead, t, mask, sum_u, sum_uv)
+    j = sum_stretch(u, v, stride, rows, j, width, 8, ahead, t, mask, sum_u, sum_uv)
+    sum_stretch(u, v, stride, rows, j, width, 1, 0, t, mask, sum_u, sum_uv)
+
+
+cdef enum:              # what is summed: a constant in each loop
+    PRODUCTS = 1        # of u and v, not squares of u
+    WEIGHTED = 2
+    COLUMNS = 4
+    MASKED = 8
+
+
+cdef inline void sum_band(
+    const Call* call, const real* u, const Band* band, Py_ssize_t width, int kind, Terms t,
+    double* sum_u, double* sum_uv,
+) noexcept nogil:
+    """Sum a band of this width: where it is a constant the caller says so."""
+    cdef const real* v = NULL
+    cdef Mask mask = NULL
+    if kind & PRODUCTS:
+        v = <const real*>given(<const real*>call.v + band.offset)
+    if kind & MASKED:
+        mask = <Mask>given(call.where + band.offset)
+    sum_strips(u + band.offset, v, call.plan.row_stride, band.rows, width, call.plan.sum_ahead, t,
+               mask, sum_u, sum_uv)
+
+
+cdef inline void clear_columns(const Terms* t, const Unit* unit) noexcept nogil:
+    memset(t.column_u, 0, (unit.rows * LANES + unit.tail) * sizeof(double))
+    memset(t.column_uv, 0, (unit.rows * LANES + unit.tail) * sizeof(double))
+
+
+cdef inline void sum_along(
+    const Call* call, const real* u, Py_ssize_t cell, Py_ssize_t block, int kind, double* sums,
+) noexcept nogil:
+    cdef const Plan* p = &call.plan
+    cdef double lanes[LANES]
+    cdef double sum_u[LANES]
+    cdef double sum_uv[LANES]
+    cdef Tile tile = tile_at(p, cell)
+    cdef Terms t = Terms(&lanes[0], NULL, NULL, NULL, 0)
+    cdef Terms here
+    cdef Unit unit
+    cdef Band band
+    cdef bint fresh = False         # the sums of columns, in a part's first cell
+    cdef Py_ssize_t i, part
+    for i in range(LANES):
+        lanes[i], sum_u[i], sum_uv[i] = call.shift[cell], 0, 0
+    if kind & WEIGHTED:
+        t.weight = <const double*>given(call.gamma)
+    if kind & COLUMNS:
+        part = cell // p.part_tiles
+        fresh = cell == part * p.part_tiles
+        t.column_u = <double*>given(inner_row(call, 2 + 2 * part))
+        t.column_uv = <double*>given(inner_row(call, 3 + 2 * part))
+        t.column_weight = call.forward_work[invstd_row * p.cells + cell]
+    for i in range(block * p.block_units, min((block + 1) * p.block_units, p.units)):
+        unit = unit_at(p, &tile, i)
+        here = below(t, unit.first_row * LANES)
+        if fresh:
+            clear_columns(&here, &unit)
+        if unit.rows:
+            band = Band(unit.offset, unit.rows, 0, LANES)
+            sum_band(call, u, &band, LANES, kind, here, sum_u, sum_uv)
+        if unit.tail:
+            band = Band(unit.offset + unit.rows * LANES, 1, 0, unit.tail)
+            here = below(here, unit.rows * LANES)
+            sum_band(call, u, &band, band.width, kind, here, sum_u, sum_uv)
+    halve(sum_u, LANES, 1)
+    halve(sum_uv, LANES, 1)
+    sums[cell] = sum_u[0]
+    sums[p.cells + cell] = sum_uv[0]
+
+
+cdef inline void sum_across(
+    const Call* call, const real* u, Py_ssize_t tile_index, Py_ssize_t block, int kind,
+    double* sums,
+) noexcept nogil:
+    cdef const Plan* p = &call.plan
+    cdef double space[3 * APART + 2 * LINE]
+    cdef Tile tile = tile_at(p, tile_index)
+    cdef Py_ssize_t skew = skew_of(p, &tile, u, sizeof(real))
+    cdef double* lanes = lanes_from(space, skew)
+    cdef double* sum_u = lanes + APART
+    cdef double* sum_uv = lanes + 2 * APART
+    cdef Terms t = Terms(NULL, NULL, NULL, NULL, 0)
+    cdef Unit unit
+    cdef Band bands[BANDS]
+    cdef Band part
+    cdef Py_ssize_t i, n, _
+    spread(p, &tile, call.shift, lanes)
+    memset(sum_u, 0, (tile.width + skew) * sizeof(double))
+    memset(sum_uv, 0, (tile.width + skew) * sizeof(double))
+    for i in range(block * p.block_units, min((block + 1) * p.block_units, p.units)):
+        unit = unit_at(p, &tile, i)
+        for n in range(cut(p, &tile, &unit, skew, bands)):
+            part = bands[n]
+            t.shift = lanes + part.lane
+            if p.row_by_row:
+                part.rows = 1
+            for _ in range(bands[n].rows // part.rows):
+                sum_band(call, u, &part, part.width, kind, t, sum_u + part.lane,
+                         sum_uv + part.lane)
+                part.offset += p.row_stride
+    memcpy(sum_u, sum_u + tile.width, skew * sizeof(double))
+    memcpy(sum_uv, sum_uv + tile.width, skew * sizeof(double))
+    gather(p, &tile, sum_u, sums)
+    gather(p, &tile, sum_uv, sums + p.cells)
+
+
+cdef inline void sum_block(
+    const Call* call, const real* u, Py_ssize_t tile, Py_ssize_t block, int kind,
+) noexcept nogil:
+    """Per cell: the sum of the terms of u, and after that of their products with those of v."""
+    if call.plan.along:     # a tile is a cell
+        sum_along(call, u, tile, block, kind, partial(call, block))
+    else:
+        sum_across(call, u, tile, block, kind, partial(call, block))
+
+
+# A loop for each kind of call. Each is a function of its own, called by address: in one function
+# for all the compiler runs out of registers for what does not change while a loop runs.
+
+cdef inline void sum_squares(
+    const Call* call, const real* u, Py_ssize_t tile, Py_ssize_t block,
+) noexcept nogil:
+    sum_block(call, u, tile, block, 0)
+
+
+cdef inline void sum_products(
+    const Call* call, const real* u, Py_ssize_t tile, Py_ssize_t block,
+) noexcept nogil:
+    sum_block(call, u, tile, block, PRODUCTS)
+
+
+cdef inline void sum_weighted(
+    const Call* call, const real* u, Py_ssize_t tile, Py_ssize_t block,
+) noexcept nogil:
+    sum_along(call, u, tile, block, PRODUCTS | WEIGHTED, partial(call, block))
+
+
+cdef inline void sum_columns(
+    const Call* call, const real* u, Py_ssize_t tile, Py_ssize_t block,
+) noexcept nogil:
+    sum_along(call, u, tile, block, PRODUCTS | WEIGHTED | COLUMNS, partial(call, block))
+
+
+cdef inline void sum_masked(
+    const Call* call, const real* u, Py_ssize_t tile, Py_ssize_t block,
+) noexcept nogil:
+    if call.v == NULL:
+        sum_block(call, u, tile, block, MASKED)
+    else:
+        sum_block(call, u, tile, block, MASKED | PRODUCTS)
+
+
+cdef inline Pass sum_pass(const Call* call, const real* u) noexcept nogil:
+    if call.where != NULL:
+        return <Pass>sum_masked[real]
+    if call.v == NULL:
+        return <Pass>sum_squares[real]
+    if call.columns:
+        return <Pass>sum_columns[real]
+    if call.gamma != NULL:
+        return <Pass>sum_weighted[real]
+    return <Pass>sum_products[real]
