@@ -9,6 +9,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
@@ -80,9 +81,12 @@ def extensions() -> list[Extension]:
         extension = Extension(
             name,
             [source],
-            include_dirs=["pyx"],
+            include_dirs=["pyx", np.get_include()],
             # Leaves are written once and specialized where they are called, by inlining.
-            define_macros=[("CYTHON_INLINE", "inline __attribute__((always_inline))")],
+            define_macros=[
+                ("CYTHON_INLINE", "inline __attribute__((always_inline))"),
+                ("NPY_NO_DEPRECATED_API", "NPY_1_23_API_VERSION"),
+            ],
             depends=["setup.py", *(str(p) for p in sorted(Path("pyx").glob("*.[ph]*")))],
             extra_compile_args=FLAGS + flags + compile_flags,
             extra_link_args=link_flags,

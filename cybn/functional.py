@@ -222,10 +222,14 @@ def normalize(
     y = empty_like(x) if out is None else out
     work = np.empty(geometry.work_size)
     where, counts, count = mask or (None, None, geometry.values)
-    settings = training, centered, momentum, eps, schedule(2 * x.nbytes)
+    way = schedule(2 * x.nbytes)
     # The kernel takes the usual arrays as they are; it refuses what is to be converted or is wrong.
-    arrays = x, y, where, counts, gamma, beta, running_mean, running_var, work, geometry.layout
-    if given is not x or not x.size or not kernels.forward(*arrays, *settings):
+    arrays = x, y, where, counts, gamma, beta, running_mean, running_var, work
+    if (
+        given is not x
+        or not x.size
+        or not kernels.forward(arrays, geometry.layout, training, centered, momentum, eps, way)
+    ):
         if geometry.per_sample and has_rows(gamma, beta, geometry):
             geometry = geometry.per_sample
             work = np.empty(geometry.work_size)
@@ -236,11 +240,12 @@ def normalize(
         _check_forward_memory(given, x, y, where, gamma, beta, *running, training)
         plain = [as_plain(array) for array in running]
         flat = [None if array is None else array.reshape(-1) for array in plain]
-        arrays = x, np.asarray(y), where, counts, gamma, beta, *flat, work, geometry.layout
+        arrays = x, np.asarray(y), where, counts, gamma, beta, *flat, work
         if not x.size:
             work.fill(np.nan)
         else:
-            _insist(kernels.forward(*arrays, *settings))
+            settings = training, centered, momentum, eps, way
+            _insist(kernels.forward(arrays, geometry.layout, *settings))
             if training and running_mean is not None:
                 running_mean[...], running_var[...] = plain
     kept = None if out is given else x
@@ -255,8 +260,9 @@ def statistics(x, axis, where):
     where, counts, count = mask
     work = np.full(geometry.work_size, np.nan)
     if x.size:
-        settings = geometry.layout, True, True, 0.0, 1.0, schedule(x.nbytes)
-        _insist(kernels.forward(x, None, where, counts, *[None] * 4, work, *settings))
+        arrays = x, None, where, counts, *[None] * 4, work
+        settings = True, True, 0.0, 1.0, schedule(x.nbytes)
+        _insist(kernels.forward(arrays, geometry.layout, *settings))
     return Cache(x, geometry, work, None, None, True, True, where, count)
 
 
@@ -332,17 +338,17 @@ def backward(dy, cache, *, out=None):
     flat = shape if len(shape) == 1 else math.prod(shape)
     dgamma = None if cache._gamma is None else np.empty(flat, cache._gamma.dtype)
     dbeta = None if cache._beta is None else np.empty(flat, cache._beta.dtype)
-    settings = (
-        *(cache._where, dgamma, dbeta, np.empty(geometry.work_size), cache._work),
-        *(geometry.layout, cache.training, cache._centered, schedule(3 * x.nbytes)),
-    )
-    if not x.size or not kernels.backward(dy, x, dx, *settings):
+    work, way = np.empty(geometry.work_size), schedule(3 * x.nbytes)
+    arrays = dy, x, dx, cache._where, dgamma, dbeta, work, cache._work
+    settings = cache.training, cache._centered, way
+    if not x.size or not kernels.backward(arrays, geometry.layout, *settings):
         given, dy = dy, as_input(dy, "dy", x)
         source = given if isinstance(given, np.ndarray) else dy
         check_out(dx, x)
         check_written({"out": dx}, {"dy": source, "cache.x": x}, may_be=source)
         if x.size:
-            _insist(kernels.backward(dy, x, np.asarray(dx), *settings))
+            arrays = dy, x, np.asarray(dx), *arrays[3:]
+            _insist(kernels.backward(arrays, geometry.layout, *settings))
         else:
             for gradient in (dgamma, dbeta):
                 if gradient is not None:

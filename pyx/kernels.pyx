@@ -27,7 +27,7 @@ from numpy import ndarray
 from cython.parallel cimport parallel, prange
 from libc.string cimport memchr, memset
 
-from buffers cimport Buffers, alike, borrow, give_back, is_apart, is_vector
+from arrays cimport Array, Arrays, alike, is_apart, is_vector, take
 from call cimport (
     Call, center_row, count_row, dbeta_row, dgamma_row, inner_row, invstd_row, mean_row, padded,
     part_by_part, row, running_mean_row, running_var_row, shift_row, slope_row, take_parameters,
@@ -154,7 +154,7 @@ STORAGE[0] = Storage(<SetPasses>set_passes[float], <Load>load[float], <Store>sto
 STORAGE[1] = Storage(<SetPasses>set_passes[double], <Load>load[double], <Store>store[double])
 
 
-cdef inline const Storage* storage(const Py_buffer* array) noexcept nogil:
+cdef inline const Storage* storage(const Array* array) noexcept nogil:
     return &STORAGE[array.itemsize == sizeof(double)]
 
 
@@ -176,7 +176,7 @@ cdef class Layout:
         return Layout, self.axes
 
 
-cdef int prepare(Call* call, Buffers* buffers, Layout layout, tuple schedule) except -1:
+cdef int prepare(Call* call, Arrays* arrays, Layout layout, tuple schedule) except -1:
     cdef bint prefetch
     call.plan = layout.plan
     prefetch, call.stream, call.cache_size, call.threads = schedule
@@ -186,30 +186,28 @@ cdef int prepare(Call* call, Buffers* buffers, Layout layout, tuple schedule) ex
         call.plan.row_by_row = True
     call.gamma = call.beta = NULL
     call.columns = False
-    buffers.count, buffers.refused = 0, False
+    arrays.count, arrays.refused = 0, False
     return 0
 
 
-cdef bint fits(
-    Layout layout, const Py_buffer* x, const Py_buffer* where, const Py_buffer* work,
-) noexcept:
+cdef bint fits(Layout layout, const Array* x, const Array* where, const Array* work) noexcept:
     """Whether x, where and work have the sizes that the plan goes by."""
     cdef Py_ssize_t size = layout.plan.size
-    return (x.len == size * x.itemsize and (where.buf == NULL or where.len == size)
-            and work.len == layout.work_size * <Py_ssize_t>sizeof(double))
+    return (x.size == size and (where.data == NULL or where.size == size)
+            and work.size == layout.work_size and work.itemsize == sizeof(double))
 
 
-cdef void fill(const Py_buffer* view, double default, Py_ssize_t count, double* to) noexcept nogil:
+cdef void fill(const Array* array, double default, Py_ssize_t count, double* to) noexcept nogil:
     """Fill `to` with an array, repeated, or with its default."""
     to[0] = default
-    if view.buf != NULL:
-        storage(view).load(view.buf, 1, view.shape[0], to)
-    repeat(to, count, view.shape[0] if view.buf != NULL else 1)
+    if array.data != NULL:
+        storage(array).load(array.data, 1, array.size, to)
+    repeat(to, count, array.size if array.data != NULL else 1)
 
 
-cdef void set_parameters(Call* call, const Py_buffer* gamma, const Py_buffer* beta) noexcept nogil:
+cdef void set_parameters(Call* call, const Array* gamma, const Array* beta) noexcept nogil:
     cdef Py_ssize_t inner = call.plan.shape.inner
-    cdef Py_buffer none
+    cdef Array none
     memset(&none, 0, sizeof(none))
     cdef double* inside = call.work + work_of(&call.plan)
     if call.plan.shape.inside:
@@ -221,10 +219,10 @@ cdef void set_parameters(Call* call, const Py_buffer* gamma, const Py_buffer* be
     fill(beta, 0, call.plan.cells, row(call, center_row))
 
 
-cdef void give(const double* values, const Py_buffer* view) noexcept nogil:
+cdef void give(const double* values, const Array* array) noexcept nogil:
     """Store values into an array, if there is one."""
-    if view.buf != NULL:
-        storage(view).store(values, view.shape[0], view.buf)
+    if array.data != NULL:
+        storage(array).store(values, array.size, array.data)
 
 
 cdef Py_ssize_t first_selected(const Call* call, Py_ssize_t channel) noexcept nogil:
@@ -239,10 +237,10 @@ cdef Py_ssize_t first_selected(const Call* call, Py_ssize_t channel) noexcept no
     return -1
 
 
-cdef void load_shift(const Call* call, const Py_buffer* x) noexcept nogil:
+cdef void load_shift(const Call* call, const Array* x) noexcept nogil:
     """K of every cell: a value of its statistic, the same for all its cells."""
     cdef const Shape* s = &call.plan.shape
-    cdef const char* values = <const char*>x.buf
+    cdef const char* values = x.data
     cdef double* shift = row(call, shift_row)
     cdef Py_ssize_t i, place
     memset(shift, 0, call.plan.cells * sizeof(double))
@@ -264,81 +262,74 @@ cdef void load_shift(const Call* call, const Py_buffer* x) noexcept nogil:
 
 def is_plain(array):
     """Whether the kernels can read an array as it is."""
-    cdef Buffers buffers
-    buffers.count, buffers.refused = 0, array is None
-    try:
-        borrow(&buffers, array, ndarray)
-        return not buffers.refused
-    finally:
-        give_back(&buffers)
+    cdef Arrays arrays
+    arrays.count, arrays.refused = 0, array is None
+    take(&arrays, array, ndarray)
+    return not arrays.refused
 
 
 def forward(
-    x, y, where, counts, gamma, beta, running_mean, running_var, work,
-    Layout layout not None, bint training, bint centered, double momentum, double eps,
-    tuple schedule,
+    tuple given not None, Layout layout not None, bint training, bint centered, double momentum,
+    double eps, tuple schedule not None,
 ):
     """The statistics of x, if training, and if y is not None, y. False: arrays refused.
 
-    `where` is a mask or None, `counts` are then the values of each channel that it selects.
+    `given` are the arrays, or None for each that there is not. `where` is a mask; `counts` are then
+    the values of each channel that it selects.
     """
+    x, y, where, counts, gamma, beta, running_mean, running_var, work = given
     cdef Call call
-    cdef Buffers buffers
-    prepare(&call, &buffers, layout, schedule)
+    cdef Arrays arrays
+    prepare(&call, &arrays, layout, schedule)
     cdef Plan* plan = &call.plan
     cdef Shape* shape = &plan.shape
-    try:
-        x_ = borrow(&buffers, x, ndarray)
-        y_ = borrow(&buffers, y, ndarray, True)
-        where_ = borrow(&buffers, where, ndarray, False, b"?")
-        counts_ = borrow(&buffers, counts, ndarray)
-        gamma_ = borrow(&buffers, gamma, ndarray)
-        beta_ = borrow(&buffers, beta, ndarray)
-        mean_ = borrow(&buffers, running_mean, ndarray, training)
-        var_ = borrow(&buffers, running_var, ndarray, training)
-        work_ = borrow(&buffers, work, ndarray, True)
-        if (buffers.refused or not fits(layout, x_, where_, work_)
-                or (y_.buf != NULL and not alike(x_, y_))
-                or not is_vector(gamma_, shape.parameters) or not is_vector(beta_, shape.parameters)
-                or not is_vector(mean_, shape.channels) or not is_vector(var_, shape.channels)
-                or not is_vector(counts_, shape.channels)
-                or (mean_.buf == NULL) != (var_.buf == NULL)
-                or not is_apart(&buffers, y_, NULL if training else x_)):
-            return False
-        if training and not (is_apart(&buffers, mean_, NULL) and is_apart(&buffers, var_, NULL)):
-            return False
-        call.u = call.x = x_.buf
-        call.v = call.dy = NULL
-        call.out = y_.buf
-        call.where, call.work = <Mask>where_.buf, <double*>work_.buf
-        call.solve = solve_forward
-        call.sums = call.training = training
-        call.centered, call.momentum, call.eps = centered, momentum, eps
-        call.shift = row(&call, shift_row)
-        call.itemsize = x_.itemsize
-        storage(x_).set_passes(&call, x_.buf)
-        if not call.sums:
-            follow_memory(plan)
-        with nogil:
-            set_parameters(&call, gamma_, beta_)
-            fill(mean_, 0, plan.cells, row(&call, running_mean_row if training else mean_row))
-            fill(var_, 1, plan.cells, row(&call, running_var_row if training else var_row))
-            fill(counts_, <double>shape.outer * shape.inner * shape.group
-                 * (shape.samples if shape.shared else 1), plan.cells, row(&call, count_row))
-            if training:
-                load_shift(&call, x_)
-            run(&call)
-            if training:
-                give(row(&call, running_mean_row), mean_)
-                give(row(&call, running_var_row), var_)
-        return True
-    finally:
-        give_back(&buffers)
+    x_ = take(&arrays, x, ndarray)
+    y_ = take(&arrays, y, ndarray, True)
+    where_ = take(&arrays, where, ndarray, False, True)
+    counts_ = take(&arrays, counts, ndarray)
+    gamma_ = take(&arrays, gamma, ndarray)
+    beta_ = take(&arrays, beta, ndarray)
+    mean_ = take(&arrays, running_mean, ndarray, training)
+    var_ = take(&arrays, running_var, ndarray, training)
+    work_ = take(&arrays, work, ndarray, True)
+    if (arrays.refused or not fits(layout, x_, where_, work_)
+            or (y_.data != NULL and not alike(x_, y_))
+            or not is_vector(gamma_, shape.parameters) or not is_vector(beta_, shape.parameters)
+            or not is_vector(mean_, shape.channels) or not is_vector(var_, shape.channels)
+            or not is_vector(counts_, shape.channels)
+            or (mean_.data == NULL) != (var_.data == NULL)
+            or not is_apart(&arrays, y_, NULL if training else x_)):
+        return False
+    if training and not (is_apart(&arrays, mean_, NULL) and is_apart(&arrays, var_, NULL)):
+        return False
+    call.u = call.x = x_.data
+    call.v = call.dy = NULL
+    call.out = y_.data
+    call.where, call.work = <Mask>where_.data, <double*>work_.data
+    call.solve = solve_forward
+    call.sums = call.training = training
+    call.centered, call.momentum, call.eps = centered, momentum, eps
+    call.shift = row(&call, shift_row)
+    call.itemsize = x_.itemsize
+    storage(x_).set_passes(&call, x_.data)
+    if not call.sums:
+        follow_memory(plan)
+    with nogil:
+        set_parameters(&call, gamma_, beta_)
+        fill(mean_, 0, plan.cells, row(&call, running_mean_row if training else mean_row))
+        fill(var_, 1, plan.cells, row(&call, running_var_row if training else var_row))
+        fill(counts_, <double>shape.outer * shape.inner * shape.group
+             * (shape.samples if shape.shared else 1), plan.cells, row(&call, count_row))
+        if training:
+            load_shift(&call, x_)
+        run(&call)
+        if training:
+            give(row(&call, running_mean_row), mean_)
+            give(row(&call, running_var_row), var_)
+    return True
 
 
-cdef void give_gradients(
-    const Call* call, const Py_buffer* dgamma, const Py_buffer* dbeta,
-) noexcept nogil:
+cdef void give_gradients(const Call* call, const Array* dgamma, const Array* dbeta) noexcept nogil:
     """Add up what the samples, or the parts, have summed, and store it."""
     cdef const Shape* s = &call.plan.shape
     cdef double* gamma = row(call, dgamma_row)
@@ -354,56 +345,54 @@ cdef void give_gradients(
 
 
 def backward(
-    dy, x, dx, where, dgamma, dbeta, work, forward_work,
-    Layout layout not None, bint training, bint centered, tuple schedule,
+    tuple given not None, Layout layout not None, bint training, bint centered,
+    tuple schedule not None,
 ):
     """dx, dgamma and dbeta (if not None), from the work of forward. False: arrays refused."""
+    dy, x, dx, where, dgamma, dbeta, work, forward_work = given
     cdef Call call
-    cdef Buffers buffers
+    cdef Arrays arrays
     cdef bint wanted = dgamma is not None or dbeta is not None
-    prepare(&call, &buffers, layout, schedule)
+    prepare(&call, &arrays, layout, schedule)
     cdef Plan* plan = &call.plan
     cdef Shape* shape = &plan.shape
-    try:
-        dy_ = borrow(&buffers, dy, ndarray)
-        x_ = borrow(&buffers, x, ndarray)
-        dx_ = borrow(&buffers, dx, ndarray, True)
-        where_ = borrow(&buffers, where, ndarray, False, b"?")
-        dgamma_ = borrow(&buffers, dgamma, ndarray, True)
-        dbeta_ = borrow(&buffers, dbeta, ndarray, True)
-        work_ = borrow(&buffers, work, ndarray, True)
-        forward_ = borrow(&buffers, forward_work, ndarray)
-        if (buffers.refused or not fits(layout, x_, where_, work_)
-                or work_.len != forward_.len or not alike(x_, dy_) or not alike(x_, dx_)
-                or not is_vector(dgamma_, shape.parameters)
-                or not is_vector(dbeta_, shape.parameters) or not is_apart(&buffers, dx_, dy_)):
-            return False
-        call.u, call.v = dy_.buf, x_.buf
-        call.x = call.v if training else call.u
-        call.dy = call.u if training else NULL
-        call.out = dx_.buf
-        call.where, call.work = <Mask>where_.buf, <double*>work_.buf
-        call.forward_work = <double*>forward_.buf
-        call.solve = solve_backward
-        call.training, call.centered = training, centered
-        call.sums = training or wanted
-        call.columns = shape.inside and wanted
-        if shape.inside:
-            take_parameters(&call, call.forward_work + work_of(plan))
-        call.shift = call.forward_work + mean_row * plan.cells
-        call.itemsize = x_.itemsize
-        storage(x_).set_passes(&call, x_.buf)
-        if not call.sums:
-            follow_memory(plan)
-        with nogil:
-            if call.columns:
-                keep_columns(plan)
-                # While a part is written, the next one is read.
-                if plan.map_ahead and part_by_part(&call):
-                    plan.map_ahead = plan.part_tiles * shape.inner
-            run(&call)
-            if call.columns or (call.sums and not shape.inside):
-                give_gradients(&call, dgamma_, dbeta_)
-        return True
-    finally:
-        give_back(&buffers)
+    dy_ = take(&arrays, dy, ndarray)
+    x_ = take(&arrays, x, ndarray)
+    dx_ = take(&arrays, dx, ndarray, True)
+    where_ = take(&arrays, where, ndarray, False, True)
+    dgamma_ = take(&arrays, dgamma, ndarray, True)
+    dbeta_ = take(&arrays, dbeta, ndarray, True)
+    work_ = take(&arrays, work, ndarray, True)
+    forward_ = take(&arrays, forward_work, ndarray)
+    if (arrays.refused or not fits(layout, x_, where_, work_)
+            or work_.size != forward_.size or not alike(x_, dy_) or not alike(x_, dx_)
+            or not is_vector(dgamma_, shape.parameters)
+            or not is_vector(dbeta_, shape.parameters) or not is_apart(&arrays, dx_, dy_)):
+        return False
+    call.u, call.v = dy_.data, x_.data
+    call.x = call.v if training else call.u
+    call.dy = call.u if training else NULL
+    call.out = dx_.data
+    call.where, call.work = <Mask>where_.data, <double*>work_.data
+    call.forward_work = <double*>forward_.data
+    call.solve = solve_backward
+    call.training, call.centered = training, centered
+    call.sums = training or wanted
+    call.columns = shape.inside and wanted
+    if shape.inside:
+        take_parameters(&call, call.forward_work + work_of(plan))
+    call.shift = call.forward_work + mean_row * plan.cells
+    call.itemsize = x_.itemsize
+    storage(x_).set_passes(&call, x_.data)
+    if not call.sums:
+        follow_memory(plan)
+    with nogil:
+        if call.columns:
+            keep_columns(plan)
+            # While a part is written, the next one is read.
+            if plan.map_ahead and part_by_part(&call):
+                plan.map_ahead = plan.part_tiles * shape.inner
+        run(&call)
+        if call.columns or (call.sums and not shape.inside):
+            give_gradients(&call, dgamma_, dbeta_)
+    return True

@@ -161,7 +161,9 @@ cdef inline void map_block(
     """Map x (and dy) to out."""
     cdef const Plan* p = &call.plan
     cdef Tile tile = tile_at(p, tile_index)
-    cdef const void* lines = call.out if kind & STREAM else <const void*>x
+    cdef const void* lines = x      # where they begin
+    if kind & STREAM:
+        lines = call.out
     if p.span == tile.width == p.row_stride:
         map_cell(call, x, &tile, block, kind)
     else:

@@ -14,7 +14,7 @@ from numpy.testing import assert_array_equal
 import cybn
 import cybn.functional
 
-LINE = 64   # bytes
+LINE = 64  # bytes
 
 SHAPES = {
     "end to end": ((70, 64), 1),
