@@ -35,7 +35,7 @@ from call cimport (
 )
 from maps cimport map_pass, stream_fence
 from plan cimport (
-    Plan, Shape, Tile, ceil_div, follow_memory, keep_columns, make_plan, part_stop, tile_at,
+    Plan, Shape, Tile, ceil_div, keep_columns, make_plan, part_stop, plan_map, tile_at,
 )
 from rows cimport Mask, real, repeat
 from sums cimport sum_pass
@@ -71,7 +71,7 @@ cdef void run_part(const Call* call, Py_ssize_t part) noexcept nogil:
             run_tiles(call, True, first, stop, block)
     solve_part(call, part)
     if call.out != NULL:
-        for block in range(call.plan.blocks):
+        for block in range(call.plan.map_blocks):
             run_tiles(call, False, first, stop, block)
 
 
@@ -86,7 +86,8 @@ cdef void run_share(
     const Call* call, Phase phase, Py_ssize_t share, Py_ssize_t shares,
 ) noexcept nogil:
     """One thread's share of a phase."""
-    cdef Py_ssize_t tiles = call.plan.tiles, blocks = call.plan.blocks
+    cdef Py_ssize_t tiles = call.plan.tiles
+    cdef Py_ssize_t blocks = call.plan.map_blocks if phase == MAP else call.plan.blocks
     # Tiles of a part that add to the same sums of columns stay together.
     cdef Py_ssize_t together = call.plan.part_tiles if call.columns and phase == SUMS else 1
     cdef Py_ssize_t bundles = ceil_div(tiles, together)
@@ -107,7 +108,7 @@ cdef void run_share(
 cdef void run(const Call* call) noexcept nogil:
     """Sum, solve, map: in one parallel region, if in any."""
     cdef int threads = call.threads
-    cdef bint by_part = part_by_part(call) or threads == call.plan.blocks == 1
+    cdef bint by_part = part_by_part(call) or threads == call.plan.map_blocks == 1
     cdef Phase first = PARTS if by_part else SUMS if call.sums else SOLVE
     cdef Phase last = PARTS if by_part else MAP if call.out != NULL else SOLVE
     cdef int phase
@@ -312,8 +313,7 @@ def forward(
     call.shift = row(&call, shift_row)
     call.itemsize = x_.itemsize
     storage(x_).set_passes(&call, x_.data)
-    if not call.sums:
-        follow_memory(plan)
+    plan_map(plan, not call.sums, call.threads)
     with nogil:
         set_parameters(&call, gamma_, beta_)
         fill(mean_, 0, plan.cells, row(&call, running_mean_row if training else mean_row))
@@ -384,8 +384,7 @@ def backward(
     call.shift = call.forward_work + mean_row * plan.cells
     call.itemsize = x_.itemsize
     storage(x_).set_passes(&call, x_.data)
-    if not call.sums:
-        follow_memory(plan)
+    plan_map(plan, not call.sums, call.threads)
     with nogil:
         if call.columns:
             keep_columns(plan)

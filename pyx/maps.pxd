@@ -116,7 +116,7 @@ cdef inline void map_cell(
     cdef Py_ssize_t i, place
     cdef Unit unit
     cdef Band band
-    for i in range(block * p.block_units, min((block + 1) * p.block_units, p.units)):
+    for i in range(block * p.map_units, min((block + 1) * p.map_units, p.units)):
         unit = unit_at(p, tile, i)
         band = Band(unit.offset, 1, 0, unit.rows * tile.width + unit.tail)
         place = unit.first_row * tile.width
@@ -142,7 +142,7 @@ cdef inline void map_lanes(
     cdef Py_ssize_t i, n, lane
     for i in range(4 if kind & BOTH else 3):
         spread(p, tile, row(call, mean_row + i), lanes + i * APART)
-    for i in range(block * p.block_units, min((block + 1) * p.block_units, p.units)):
+    for i in range(block * p.map_units, min((block + 1) * p.map_units, p.units)):
         unit = unit_at(p, tile, i)
         for n in range(cut(p, tile, &unit, skew, bands)):
             part = bands[n]

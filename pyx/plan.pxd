@@ -62,6 +62,7 @@ cdef struct Plan:
     Py_ssize_t rows, row_stride, tail
     Py_ssize_t piece_rows, pieces
     Py_ssize_t units, block_units, blocks
+    Py_ssize_t map_units, map_blocks    # as block_units and blocks, in the map
     Py_ssize_t column_tiles         # where the sums of columns are wanted, too: tiles of a part
     # How far ahead lies what is read next, for prefetching: hardware guesses only straight on.
     # 0 where that does not pay.
@@ -267,9 +268,12 @@ cdef inline void keep_columns(Plan* p) noexcept nogil:
     p.parts = ceil_div(p.tiles, p.part_tiles)
 
 
-cdef inline void follow_memory(Plan* p) noexcept nogil:
-    """Make blocks as short as a run, so that block by block is (nearly) the order of memory: for a
-    map alone, as blocks decide how sums are added."""
-    if p.along:
-        p.block_units = min(p.block_units, p.pieces)
-        p.blocks = ceil_div(p.units, p.block_units)
+cdef inline void plan_map(Plan* p, bint alone, int threads) noexcept nogil:
+    """Choose the blocks of the map. Alone, without sums, it follows memory: along, block by block
+    is run after run. Across, the lanes of one tile are spread out once for each thread."""
+    p.map_units = p.block_units
+    if alone and p.along:
+        p.map_units = min(p.block_units, p.pieces)
+    elif alone and p.tiles == 1:
+        p.map_units = ceil_div(p.units, threads)
+    p.map_blocks = ceil_div(p.units, p.map_units)
