@@ -82,9 +82,10 @@ def extensions() -> list[Extension]:
             name,
             [source],
             include_dirs=["pyx", np.get_include()],
-            # Leaves are written once and specialized where they are called, by inlining.
             define_macros=[
+                # Leaves are written once and specialized where they are called, by inlining.
                 ("CYTHON_INLINE", "inline __attribute__((always_inline))"),
+                # Of NumPy's structures nothing that has been deprecated.
                 ("NPY_NO_DEPRECATED_API", "NPY_1_23_API_VERSION"),
             ],
             depends=["setup.py", *(str(p) for p in sorted(Path("pyx").glob("*.[ph]*")))],

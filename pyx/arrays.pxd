@@ -42,6 +42,12 @@ cdef inline Py_ssize_t itemsize_of(int type_number, bint mask) noexcept:
     return sizeof(double) if type_number == NPY_DOUBLE else 0
 
 
+cdef inline bint is_usable(PyArrayObject* array, bint writable, bint mask) noexcept:
+    cdef Py_ssize_t itemsize = itemsize_of(PyArray_TYPE(array), mask)
+    return (itemsize != 0 and (PyArray_ISCARRAY(array) if writable else PyArray_ISCARRAY_RO(array))
+            and <size_t>PyArray_DATA(array) % itemsize == 0)    # a flag can be set by hand
+
+
 cdef inline Array* take(
     Arrays* arrays, object given, type ndarray, bint writable=False, bint mask=False,
 ) noexcept:
@@ -52,15 +58,11 @@ cdef inline Array* take(
     arrays.count += 1
     if given is None:
         return array
-    if type(given) is not ndarray:
+    if type(given) is not ndarray or not is_usable(<PyArrayObject*>given, writable, mask):
         arrays.refused = True
         return array
     array.object = <PyArrayObject*>given
     array.itemsize = itemsize_of(PyArray_TYPE(array.object), mask)
-    if not array.itemsize or not (
-            PyArray_ISCARRAY(array.object) if writable else PyArray_ISCARRAY_RO(array.object)):
-        arrays.refused = True
-        return array
     array.data = <char*>PyArray_DATA(array.object)
     array.ndim, array.shape = PyArray_NDIM(array.object), PyArray_DIMS(array.object)
     array.size = 1

@@ -3,6 +3,7 @@
 #ifndef CYBN_CONVERT_H
 #define CYBN_CONVERT_H
 
+#include <assert.h>
 #include <stddef.h>
 #include <string.h>
 #if defined(__x86_64__)
@@ -85,10 +86,11 @@ static inline void store_double(double *to, wide v) { *to = v; }
 #endif
 
 /* Says that a pointer is not NULL, so that a loop has no branch for that. */
-#define given(pointer) (__extension__({ \
-    __typeof__(pointer) given_ = (pointer); \
-    if (!given_) __builtin_unreachable(); \
-    given_; }))
+#define not_null(pointer) (__extension__({ \
+    __typeof__(pointer) pointer_ = (pointer); \
+    assert(pointer_); \
+    if (!pointer_) __builtin_unreachable(); \
+    pointer_; }))
 
 #define STEP (sizeof(wide) / sizeof(double))
 

@@ -365,7 +365,7 @@ def backward(
     work_ = take(&arrays, work, ndarray, True)
     forward_ = take(&arrays, forward_work, ndarray)
     if (arrays.refused or not fits(layout, x_, where_, work_)
-            or work_.size != forward_.size or not alike(x_, dy_) or not alike(x_, dx_)
+            or not alike(work_, forward_) or not alike(x_, dy_) or not alike(x_, dx_)
             or not is_vector(dgamma_, shape.parameters)
             or not is_vector(dbeta_, shape.parameters) or not is_apart(&arrays, dx_, dy_)):
         return False

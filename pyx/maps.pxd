@@ -6,8 +6,8 @@ from plan cimport (
     unit_at,
 )
 from rows cimport (
-    LINE, STRIP, VECTOR, Coefficients, Mask, advanced, clear, differentiate, given, narrow,
-    normalize, prefetch, real, to_line, widen,
+    LINE, STRIP, VECTOR, Coefficients, Mask, advanced, clear, differentiate, narrow,
+    normalize, not_null, prefetch, real, to_line, widen,
 )
 
 cdef extern from "cache.h" nogil:
@@ -72,7 +72,7 @@ cdef inline void map_strips(
     j = map_stretch(x, dy, out, j, length, 1, 0, 0, k, mask, False)
 
 
-cdef enum:              # what is mapped, and how: a constant in each loop
+cdef enum:              # what is mapped, and how: constants in a loop without a mask
     BOTH = 1            # x and dy, not x alone
     STREAM = 2
     MASKED = 4
@@ -90,9 +90,9 @@ cdef inline void map_band(
     cdef Py_ssize_t _
     x += band.offset
     if kind & BOTH:
-        dy = <const real*>given(<const real*>call.dy + band.offset)
+        dy = <const real*>not_null(<const real*>call.dy + band.offset)
     if kind & MASKED:
-        mask = <Mask>given(call.where + band.offset)
+        mask = <Mask>not_null(call.where + band.offset)
     for _ in range(band.rows):
         if stream and k.step:       # a row at once: to read and write in turns takes longer
             map_strips(x, dy, <real*>buffer, band.width, ahead, 0, k, mask, False)
@@ -124,7 +124,7 @@ cdef inline void map_cell(
             map_band(call, x, &band, kind, Coefficients(first, p.cells, 0, NULL, NULL))
         else:
             map_band(call, x, &band, kind, Coefficients(
-                first, p.cells, 0, <const double*>given(call.gamma + place), call.beta + place))
+                first, p.cells, 0, <const double*>not_null(call.gamma + place), call.beta + place))
 
 
 cdef inline void map_lanes(
@@ -149,10 +149,11 @@ cdef inline void map_lanes(
             lane = 0
             while lane < bands[n].width:
                 part.width = min(step, bands[n].width - lane)
-                map_band(call, x, &part, kind, Coefficients(
-                    lanes + bands[n].lane + lane, APART, 1, NULL, NULL))
+                map_band(call, x, &part, kind,
+                         Coefficients(lanes + part.lane, APART, 1, NULL, NULL))
                 part.offset += part.width
-                lane += step
+                part.lane += part.width
+                lane += part.width
 
 
 cdef inline void map_block(

@@ -18,14 +18,13 @@
 #
 # A run is cut into pieces, runs x pieces are the units, and a block is a number of units. Sums are
 # kept per block and added in the order of blocks: all that decides the order of summation is made
-# from the shape alone.
+# from the shape alone. Where rows begin (`skew`) and the map's blocks (`plan_map`) do not.
 
 from libc.string cimport memcpy
 
-from rows cimport LANES, LINE, halve, on_line, repeat
+from rows cimport LANES, LINE, halve, on_line, repeat, to_line
 
 cdef extern from "cache.h" nogil:
-    size_t to_line(const void* address) noexcept
     void require "assert"(bint) noexcept    # of the debug build
 
 cdef enum:
@@ -67,7 +66,7 @@ cdef struct Plan:
     # How far ahead lies what is read next, for prefetching: hardware guesses only straight on.
     # 0 where that does not pay.
     Py_ssize_t sum_ahead, map_ahead
-    bint row_by_row                 # sum across in the order of memory, not strip by strip
+    bint row_by_row                 # sum two arrays across row by row, as they lie in memory
 
 cdef struct Tile:
     Py_ssize_t first_cell, cells
@@ -230,7 +229,7 @@ cdef inline int cut(
     return n
 
 
-cdef inline const double* spread(
+cdef inline void spread(
     const Plan* p, const Tile* tile, const double* values, double* lanes,
 ) noexcept nogil:
     """Give every lane of a tile the value of its cell."""
@@ -245,7 +244,6 @@ cdef inline const double* spread(
                 lane[j] = values[c]
             lane += p.span
     repeat(lanes, tile.width + MARGIN, tile.cells * p.span)     # the first ones again
-    return lanes
 
 
 cdef inline void gather(

@@ -12,9 +12,9 @@ cdef extern from "cache.h" nogil:
 
 cdef extern from "convert.h" nogil:
     enum:
-        VECTOR          # values of a register, at the most 8
-        STRIP           # lanes that are worked on at once: from 8 to LANES
-    const void* given(const void* pointer) noexcept     # not NULL
+        VECTOR          # values that are mapped at once: those of a register, at the most 8
+        STRIP           # lanes that are summed at once: from 8 to LANES
+    const void* not_null(const void* pointer) noexcept
     double difference(double a, double b) noexcept
     void widen(const void* values, double* to, size_t n) noexcept   # of any `real`, or a Mask
     void narrow(const double* values, void* to, size_t n, bint stream) noexcept     # to any

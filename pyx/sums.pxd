@@ -8,7 +8,7 @@ from plan cimport (
     unit_at,
 )
 from rows cimport (
-    LANES, LINE, STRIP, Mask, Terms, below, beside, given, halve, real, sum_strip,
+    LANES, LINE, STRIP, Mask, Terms, below, beside, halve, not_null, real, sum_strip,
 )
 
 
@@ -36,6 +36,9 @@ cdef inline void sum_strips(
     sum_stretch(u, v, stride, rows, j, width, 1, 0, t, mask, sum_u, sum_uv)
 
 
+cdef enum:
+    DEPTH = 4           # rows of one array that a strip goes down: near to the order of memory
+
 cdef enum:              # what is summed: a constant in each loop
     PRODUCTS = 1        # of u and v, not squares of u
     WEIGHTED = 2
@@ -44,17 +47,17 @@ cdef enum:              # what is summed: a constant in each loop
 
 
 cdef inline void sum_band(
-    const Call* call, const real* u, const Band* band, Py_ssize_t width, int kind, Terms t,
-    double* sum_u, double* sum_uv,
+    const Call* call, const real* u, const Band* band, Py_ssize_t rows, Py_ssize_t width, int kind,
+    Terms t, double* sum_u, double* sum_uv,
 ) noexcept nogil:
-    """Sum a band of this width: where it is a constant the caller says so."""
+    """Sum a band of so many rows and lanes: where they are constants the caller says so."""
     cdef const real* v = NULL
     cdef Mask mask = NULL
     if kind & PRODUCTS:
-        v = <const real*>given(<const real*>call.v + band.offset)
+        v = <const real*>not_null(<const real*>call.v + band.offset)
     if kind & MASKED:
-        mask = <Mask>given(call.where + band.offset)
-    sum_strips(u + band.offset, v, call.plan.row_stride, band.rows, width, call.plan.sum_ahead, t,
+        mask = <Mask>not_null(call.where + band.offset)
+    sum_strips(u + band.offset, v, call.plan.row_stride, rows, width, call.plan.sum_ahead, t,
                mask, sum_u, sum_uv)
 
 
@@ -80,12 +83,12 @@ cdef inline void sum_along(
     for i in range(LANES):
         lanes[i], sum_u[i], sum_uv[i] = call.shift[cell], 0, 0
     if kind & WEIGHTED:
-        t.weight = <const double*>given(call.gamma)
+        t.weight = <const double*>not_null(call.gamma)
     if kind & COLUMNS:
         part = cell // p.part_tiles
         fresh = cell == part * p.part_tiles
-        t.column_u = <double*>given(inner_row(call, 2 + 2 * part))
-        t.column_uv = <double*>given(inner_row(call, 3 + 2 * part))
+        t.column_u = <double*>not_null(inner_row(call, 2 + 2 * part))
+        t.column_uv = <double*>not_null(inner_row(call, 3 + 2 * part))
         t.column_weight = call.forward_work[invstd_row * p.cells + cell]
     for i in range(block * p.block_units, min((block + 1) * p.block_units, p.units)):
         unit = unit_at(p, &tile, i)
@@ -94,15 +97,30 @@ cdef inline void sum_along(
             clear_columns(&here, &unit)
         if unit.rows:
             band = Band(unit.offset, unit.rows, 0, LANES)
-            sum_band(call, u, &band, LANES, kind, here, sum_u, sum_uv)
+            sum_band(call, u, &band, band.rows, LANES, kind, here, sum_u, sum_uv)
         if unit.tail:
             band = Band(unit.offset + unit.rows * LANES, 1, 0, unit.tail)
             here = below(here, unit.rows * LANES)
-            sum_band(call, u, &band, band.width, kind, here, sum_u, sum_uv)
+            sum_band(call, u, &band, 1, band.width, kind, here, sum_u, sum_uv)
     halve(sum_u, LANES, 1)
     halve(sum_uv, LANES, 1)
     sums[cell] = sum_u[0]
     sums[p.cells + cell] = sum_uv[0]
+
+
+cdef inline void sum_down(
+    const Call* call, const real* u, const Band* band, Py_ssize_t depth, int kind, Terms t,
+    double* sum_u, double* sum_uv,
+) noexcept nogil:
+    """Sum a band by strips that go down `depth` rows."""
+    cdef Band part = band[0]
+    cdef Py_ssize_t rest = band.rows % depth
+    cdef Py_ssize_t _
+    for _ in range(band.rows // depth):
+        sum_band(call, u, &part, depth, part.width, kind, t, sum_u, sum_uv)
+        part.offset += depth * call.plan.row_stride
+    if rest:
+        sum_band(call, u, &part, rest, part.width, kind, t, sum_u, sum_uv)
 
 
 cdef inline void sum_across(
@@ -119,22 +137,22 @@ cdef inline void sum_across(
     cdef Terms t = Terms(NULL, NULL, NULL, NULL, 0)
     cdef Unit unit
     cdef Band bands[BANDS]
-    cdef Band part
-    cdef Py_ssize_t i, n, _
+    cdef const Band* band
+    cdef Py_ssize_t i, n
     spread(p, &tile, call.shift, lanes)
     memset(sum_u, 0, (tile.width + skew) * sizeof(double))
     memset(sum_uv, 0, (tile.width + skew) * sizeof(double))
     for i in range(block * p.block_units, min((block + 1) * p.block_units, p.units)):
         unit = unit_at(p, &tile, i)
         for n in range(cut(p, &tile, &unit, skew, bands)):
-            part = bands[n]
-            t.shift = lanes + part.lane
-            if p.row_by_row:
-                part.rows = 1
-            for _ in range(bands[n].rows // part.rows):
-                sum_band(call, u, &part, part.width, kind, t, sum_u + part.lane,
-                         sum_uv + part.lane)
-                part.offset += p.row_stride
+            band = &bands[n]
+            t.shift = lanes + band.lane
+            if kind & PRODUCTS:
+                sum_down(call, u, band, 1 if p.row_by_row else band.rows, kind, t,
+                         sum_u + band.lane, sum_uv + band.lane)
+            else:
+                sum_down(call, u, band, DEPTH, kind, t, sum_u + band.lane, sum_uv + band.lane)
+    # The first lanes were summed behind the last ones.
     memcpy(sum_u, sum_u + tile.width, skew * sizeof(double))
     memcpy(sum_uv, sum_uv + tile.width, skew * sizeof(double))
     gather(p, &tile, sum_u, sums)
