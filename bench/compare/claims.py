@@ -44,7 +44,8 @@ CLAIMS = (
     Claim("PyTorch `out=`", "torch", "out", 2, 1.0),
     Claim("oneDNN, NCHW", "onednn", "out", 5, 2, lambda cell: cell.layout == "NCHW"),
     Claim("oneDNN, NHWC and NC over 800 KB", "onednn", "out", 1.2, 0.95, _rows),
-    Claim("ONNX Runtime", "onnxruntime", "out", 1.2),
+    Claim("ONNX Runtime", "onnxruntime", "fresh", 1.2),
+    Claim("ONNX Runtime `out=`", "onnxruntime", "out", 1.2),
     Claim("JAX", "jax", "fresh", 4, 1.2),
     Claim(
         "copy limit, over 4 MiB, training and backward",
