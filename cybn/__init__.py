@@ -1,5 +1,6 @@
 """Exact, reproducible, fast batch normalization for NumPy arrays."""
 
+from . import _level as _level  # first, before NumPy
 from ._memory import set_kept_memory
 from ._runtime import get_num_threads, num_threads, set_num_threads, show_config
 from ._version import __version__

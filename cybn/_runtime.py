@@ -1,4 +1,4 @@
-"""The only place that chooses a CPU level and a thread count."""
+"""The only place that chooses a thread count, and loads the kernels of the CPU level."""
 
 import importlib
 import os
@@ -9,6 +9,7 @@ from functools import cache
 
 from . import _native_runtime as native
 from ._checks import checked_int
+from ._level import LEVEL, LEVELS
 from ._memory import kept_memory
 from ._version import __version__
 
@@ -21,28 +22,6 @@ DEFAULT_CACHE_SIZE = 8 << 20
 MOST_THREADS = 1024
 
 
-def _supported_levels():
-    """Return the names of the compiled levels that this processor can run, lowest first."""
-    highest = native.level()
-    if highest == 0:
-        return ("base",)
-    if highest == 1:
-        raise ImportError("cybn: expected a processor of level x86-64-v2 or above, got x86-64-v1")
-    return tuple(f"v{n}" for n in range(2, highest + 1))
-
-
-def _choose_level():
-    forced = os.environ.get("CYBN_LEVEL") or LEVELS[-1]
-    if forced not in LEVELS:
-        raise ImportError(
-            f"CYBN_LEVEL: expected a level that this processor supports, "
-            f"one of {', '.join(LEVELS)}, got {forced!r}"
-        )
-    return forced
-
-
-LEVELS = _supported_levels()
-LEVEL = _choose_level()
 kernels = importlib.import_module(f"{__package__}._kernels_{LEVEL}")
 
 _setting = None

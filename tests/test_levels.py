@@ -6,7 +6,7 @@ import pytest
 from levels import CONFIG, LEVELS, OTHER_LEVELS, run_python, run_python_unchecked
 
 import cybn
-from cybn import _runtime
+from cybn import _level
 
 NUMERICAL_TESTS = [
     "test_reference.py",
@@ -60,12 +60,12 @@ def test_level_in_use_is_one_of_the_levels():
     [(2, ("v2",)), (3, ("v2", "v3")), (4, ("v2", "v3", "v4")), (0, ("base",))],
 )
 def test_levels_up_to_what_the_processor_has(monkeypatch, highest, levels):
-    monkeypatch.setattr(_runtime.native, "level", lambda: highest)
-    assert _runtime._supported_levels() == levels
+    monkeypatch.setattr(_level.native, "level", lambda: highest)
+    assert _level._supported_levels() == levels
 
 
 def test_processor_below_v2_is_an_import_error(monkeypatch):
     """`tools/emulate` shows it on such a processor."""
-    monkeypatch.setattr(_runtime.native, "level", lambda: 1)
+    monkeypatch.setattr(_level.native, "level", lambda: 1)
     with pytest.raises(ImportError, match="x86-64-v2"):
-        _runtime._supported_levels()
+        _level._supported_levels()
