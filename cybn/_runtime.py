@@ -21,7 +21,6 @@ BYTES_PER_THREAD = 1 << 19
 DEFAULT_CACHE_SIZE = 8 << 20
 MOST_THREADS = 1024
 
-
 kernels = importlib.import_module(f"{__package__}._kernels_{LEVEL}")
 
 _setting = None
