@@ -20,18 +20,6 @@ static inline void prefetch(const void *address, size_t size) {
         __builtin_prefetch((const char *)address + i, 0, 2);
 }
 
-/* Copy past the caches: whole lines streamed, the ragged ends stored as usual. */
-static inline void stream_copy(void *to, const void *from, size_t size) {
-    size_t i = to_line(to) < size ? to_line(to) : size;
-    memcpy(to, from, i);
-#if defined(__x86_64__)
-    for (size_t end = size - (size - i) % CACHE_LINE; i < end; i += sizeof(wide))
-        stream_double((double *)((char *)to + i),
-                      load_double((const double *)((const char *)from + i)));
-#endif
-    memcpy((char *)to + i, (const char *)from + i, size - i);
-}
-
 static inline void stream_fence(void) {
 #if defined(__x86_64__)
     _mm_sfence();

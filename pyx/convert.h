@@ -21,11 +21,12 @@ static inline double difference(double a, double b) {
 }
 
 /* A register of float64, from and to each storage type, and from a mask. `stream` goes past the
- * caches. A strip is four registers, so that a loop over strips has enough for three or four
- * arrays. */
+ * caches, with two registers' values at once: what is written there comes in whole lines, or
+ * halves and quarters of one. A strip is four registers, so that a loop over strips has enough for
+ * three or four arrays. */
 #if defined(__x86_64__) && defined(__AVX512F__)
 #define STRIP 32
-#define VECTOR 8
+#define VECTOR 16
 typedef __m512d_u wide;
 static inline wide load_float(const float *from) { return _mm512_cvtps_pd(_mm256_loadu_ps(from)); }
 static inline wide load_double(const double *from) { return _mm512_loadu_pd(from); }
@@ -34,11 +35,17 @@ static inline wide load_byte(const unsigned char *from) {
 }
 static inline void store_float(float *to, wide v) { _mm256_storeu_ps(to, _mm512_cvtpd_ps(v)); }
 static inline void store_double(double *to, wide v) { _mm512_storeu_pd(to, v); }
-static inline void stream_float(float *to, wide v) { _mm256_stream_ps(to, _mm512_cvtpd_ps(v)); }
-static inline void stream_double(double *to, wide v) { _mm512_stream_pd(to, v); }
+static inline void stream_float(float *to, wide v, wide next) {
+    __m512 low = _mm512_castps256_ps512(_mm512_cvtpd_ps(v));
+    _mm512_stream_ps(to, _mm512_insertf32x8(low, _mm512_cvtpd_ps(next), 1));
+}
+static inline void stream_double(double *to, wide v, wide next) {
+    _mm512_stream_pd(to, v);
+    _mm512_stream_pd(to + 8, next);
+}
 #elif defined(__x86_64__) && defined(__AVX__)
 #define STRIP 16
-#define VECTOR 4
+#define VECTOR 8
 typedef __m256d_u wide;
 static inline wide load_float(const float *from) { return _mm256_cvtps_pd(_mm_loadu_ps(from)); }
 static inline wide load_double(const double *from) { return _mm256_loadu_pd(from); }
@@ -49,11 +56,16 @@ static inline wide load_byte(const unsigned char *from) {
 }
 static inline void store_float(float *to, wide v) { _mm_storeu_ps(to, _mm256_cvtpd_ps(v)); }
 static inline void store_double(double *to, wide v) { _mm256_storeu_pd(to, v); }
-static inline void stream_float(float *to, wide v) { _mm_stream_ps(to, _mm256_cvtpd_ps(v)); }
-static inline void stream_double(double *to, wide v) { _mm256_stream_pd(to, v); }
+static inline void stream_float(float *to, wide v, wide next) {
+    _mm256_stream_ps(to, _mm256_set_m128(_mm256_cvtpd_ps(next), _mm256_cvtpd_ps(v)));
+}
+static inline void stream_double(double *to, wide v, wide next) {
+    _mm256_stream_pd(to, v);
+    _mm256_stream_pd(to + 4, next);
+}
 #elif defined(__x86_64__) && defined(__SSE4_1__)
 #define STRIP 8
-#define VECTOR 2
+#define VECTOR 4
 typedef __m128d_u wide;
 static inline wide load_float(const float *from) {
     return _mm_cvtps_pd(_mm_castsi128_ps(_mm_loadl_epi64((const __m128i_u *)from)));
@@ -68,10 +80,13 @@ static inline void store_float(float *to, wide v) {
     _mm_storel_epi64((__m128i_u *)to, _mm_castps_si128(_mm_cvtpd_ps(v)));
 }
 static inline void store_double(double *to, wide v) { _mm_storeu_pd(to, v); }
-static inline void stream_float(float *to, wide v) {
-    _mm_stream_si64((long long *)to, _mm_cvtsi128_si64(_mm_castps_si128(_mm_cvtpd_ps(v))));
+static inline void stream_float(float *to, wide v, wide next) {
+    _mm_stream_ps(to, _mm_movelh_ps(_mm_cvtpd_ps(v), _mm_cvtpd_ps(next)));
 }
-static inline void stream_double(double *to, wide v) { _mm_stream_pd(to, v); }
+static inline void stream_double(double *to, wide v, wide next) {
+    _mm_stream_pd(to, v);
+    _mm_stream_pd(to + 2, next);
+}
 #else   /* the compiler's own vectors */
 #define STRIP 8
 #define VECTOR 8
@@ -81,8 +96,14 @@ static inline wide load_double(const double *from) { return *from; }
 static inline wide load_byte(const unsigned char *from) { return *from; }
 static inline void store_float(float *to, wide v) { *to = (float)v; }
 static inline void store_double(double *to, wide v) { *to = v; }
-#define stream_float store_float
-#define stream_double store_double
+static inline void stream_float(float *to, wide v, wide next) {
+    store_float(to, v);
+    store_float(to + 1, next);
+}
+static inline void stream_double(double *to, wide v, wide next) {
+    store_double(to, v);
+    store_double(to + 1, next);
+}
 #endif
 
 /* Says that a pointer is not NULL, so that a loop has no branch for that. */
@@ -106,13 +127,12 @@ static inline void store_double(double *to, wide v) { *to = v; }
 /* Round n values to the storage type; to stream them, they have to begin a cache line. */
 #define narrow(from, to, n, stream) do { \
     size_t i = 0, count = (n); \
+    for (; (stream) && i + 2 * STEP <= count; i += 2 * STEP) \
+        _Generic(*(to), float: stream_float, double: stream_double)( \
+            (to) + i, *(const wide *)((from) + i), *(const wide *)((from) + i + STEP)); \
     for (; i + STEP <= count; i += STEP) \
-        if (stream) \
-            _Generic(*(to), float: stream_float, double: stream_double)( \
-                (to) + i, *(const wide *)((from) + i)); \
-        else \
-            _Generic(*(to), float: store_float, double: store_double)( \
-                (to) + i, *(const wide *)((from) + i)); \
+        _Generic(*(to), float: store_float, double: store_double)( \
+            (to) + i, *(const wide *)((from) + i)); \
     for (; i < count; i++) (to)[i] = (from)[i]; \
 } while (0)
 

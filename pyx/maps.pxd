@@ -11,7 +11,6 @@ from rows cimport (
 )
 
 cdef extern from "cache.h" nogil:
-    void stream_copy(void* to, const void* source, size_t size) noexcept
     void stream_fence() noexcept
 
 
@@ -86,7 +85,6 @@ cdef inline void map_band(
     cdef real* out = <real*>call.out + band.offset
     cdef Py_ssize_t stride = call.plan.row_stride, ahead = call.plan.map_ahead
     cdef bint stream = kind & STREAM
-    cdef real buffer[WIDTH]
     cdef Py_ssize_t _
     x += band.offset
     if kind & BOTH:
@@ -94,11 +92,7 @@ cdef inline void map_band(
     if kind & MASKED:
         mask = <Mask>not_null(call.where + band.offset)
     for _ in range(band.rows):
-        if stream and k.step:       # a row at once: to read and write in turns takes longer
-            map_strips(x, dy, <real*>buffer, band.width, ahead, 0, k, mask, False)
-            stream_copy(out, buffer, band.width * sizeof(real))
-        else:
-            map_strips(x, dy, out, band.width, ahead, 0 if stream else ahead, k, mask, stream)
+        map_strips(x, dy, out, band.width, ahead, 0 if stream else ahead, k, mask, stream)
         x += stride
         out += stride
         if dy != NULL:

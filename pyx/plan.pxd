@@ -40,6 +40,7 @@ cdef enum:
     ALONG_ROWS = 256
     BLOCK_VALUES = 32768    # a block is worth a thread's while
     BLOCKS = 64             # of one tile, at the most
+    SELDOM = 8              # so many of them, where the map alone has several tiles
     COLUMN_ROWS = 32        # have sums of columns of their own, at the least: 1/8 of x's bytes
     PART_VALUES = 4096      # of a part at the least: to solve one has a long latency
     NEAR = 4096             # values ahead, where the next ones lie behind
@@ -121,8 +122,11 @@ cdef inline void plan_across(Plan* p, const Shape* s) noexcept nogil:
     p.piece_rows = ACROSS_ROWS
     if p.rows > ACROSS_ROWS:
         p.piece_rows = min(ACROSS_ROWS, ACROSS_VALUES // (p.fold * p.tile_channels * s.inner))
+    # Rows further down; or in the next tile, if that comes soon.
     p.map_ahead = ceil_div(NEAR, p.row_stride) * p.row_stride
-    p.sum_ahead = p.map_ahead if p.rows > ACROSS_ROWS else p.tile_channels * s.inner
+    if p.rows <= ACROSS_ROWS:
+        p.map_ahead = p.tile_channels * s.inner
+    p.sum_ahead = p.map_ahead
 
 
 cdef inline Plan make_plan(Shape s) noexcept nogil:
@@ -268,10 +272,14 @@ cdef inline void keep_columns(Plan* p) noexcept nogil:
 
 cdef inline void plan_map(Plan* p, bint alone, int threads) noexcept nogil:
     """Choose the blocks of the map. Alone, without sums, it follows memory: along, block by block
-    is run after run. Across, the lanes of one tile are spread out once for each thread."""
+    is run after run. Across, coefficients are spread out once for each thread, if there is one
+    tile, and else seldom, but so that tiles are neighbours in time as well."""
     p.map_units = p.block_units
     if alone and p.along:
         p.map_units = min(p.block_units, p.pieces)
     elif alone and p.tiles == 1:
         p.map_units = ceil_div(p.units, threads)
+    elif alone:
+        p.map_units = max(
+            p.block_units, min(SELDOM * p.block_units, p.units * p.tiles // (4 * threads)))
     p.map_blocks = ceil_div(p.units, p.map_units)
