@@ -44,6 +44,7 @@ cdef struct Call:
     const double* forward_work      # backward: that of the forward call
     double momentum, eps
     bint sums, columns, training, centered, stream
+    bint by_part                    # all phases, part by part
     Py_ssize_t cache_size
     int threads
 

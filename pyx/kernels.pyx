@@ -108,9 +108,8 @@ cdef void run_share(
 cdef void run(const Call* call) noexcept nogil:
     """Sum, solve, map: in one parallel region, if in any."""
     cdef int threads = call.threads
-    cdef bint by_part = part_by_part(call) or threads == call.plan.map_blocks == 1
-    cdef Phase first = PARTS if by_part else SUMS if call.sums else SOLVE
-    cdef Phase last = PARTS if by_part else MAP if call.out != NULL else SOLVE
+    cdef Phase first = PARTS if call.by_part else SUMS if call.sums else SOLVE
+    cdef Phase last = PARTS if call.by_part else MAP if call.out != NULL else SOLVE
     cdef int phase
     cdef Py_ssize_t share
     if threads == 1:
@@ -314,6 +313,7 @@ def forward(
     call.itemsize = x_.itemsize
     storage(x_).set_passes(&call, x_.data)
     plan_map(plan, not call.sums, call.threads)
+    call.by_part = part_by_part(&call)
     with nogil:
         set_parameters(&call, gamma_, beta_)
         fill(mean_, 0, plan.cells, row(&call, running_mean_row if training else mean_row))
@@ -388,9 +388,10 @@ def backward(
     with nogil:
         if call.columns:
             keep_columns(plan)
-            # While a part is written, the next one is read.
-            if plan.map_ahead and part_by_part(&call):
-                plan.map_ahead = plan.part_tiles * shape.inner
+        call.by_part = part_by_part(&call)
+        # While a part is written, the next one is read.
+        if call.columns and call.by_part and plan.map_ahead:
+            plan.map_ahead = plan.part_tiles * shape.inner
         run(&call)
         if call.columns or (call.sums and not shape.inside):
             give_gradients(&call, dgamma_, dbeta_)

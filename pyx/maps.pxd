@@ -2,8 +2,8 @@
 
 from call cimport Call, Pass, mean_row, row
 from plan cimport (
-    APART, BANDS, WIDTH, Band, Plan, Tile, Unit, cut, lanes_from, skew_of, spread, tile_at,
-    unit_at,
+    APART, BANDS, MARGIN, WIDTH, Band, Plan, Tile, Unit, cut, lanes_from, skew_of, spread,
+    tile_at, unit_at,
 )
 from rows cimport (
     LINE, STRIP, VECTOR, Coefficients, Mask, advanced, clear, differentiate, narrow,
@@ -67,6 +67,8 @@ cdef inline void map_strips(
         j = map_stretch(x, dy, out, j, stop, 8, 0, 0, k, mask, False)
         j = map_stretch(x, dy, out, j, stop, 1, 0, 0, k, mask, False)
     j = map_stretch(x, dy, out, j, length, STRIP, ahead, out_ahead, k, mask, stream)
+    if stream:          # what is left of whole lines
+        j = map_stretch(x, dy, out, j, length, MARGIN, ahead, 0, k, mask, stream)
     j = map_stretch(x, dy, out, j, length, 8, 0, 0, k, mask, False)
     j = map_stretch(x, dy, out, j, length, 1, 0, 0, k, mask, False)
 
@@ -122,23 +124,38 @@ cdef inline void map_cell(
 
 
 cdef inline void map_lanes(
-    const Call* call, const real* x, const Tile* tile, Py_ssize_t block, int kind, Py_ssize_t skew,
+    const Call* call, const real* x, const Tile* tile, Py_ssize_t block, int kind,
+    const void* lines,
 ) noexcept nogil:
-    """Map units whose lanes have coefficients of their own."""
+    """Map units whose lanes have coefficients of their own.
+
+    Rows begin and end where `lines` do, the cache lines of an array: with lanes of the next tile.
+    Nobody else then writes to a line.
+    """
     cdef const Plan* p = &call.plan
+    cdef bint alone = call.by_part and p.sample_tiles > 1   # other tiles are not yet solved
+    cdef Py_ssize_t skew = skew_of(p, tile.offset, lines, sizeof(real))
+    cdef Py_ssize_t next_skew = 0
     cdef double space[4 * APART + 2 * LINE]
     cdef double* lanes = lanes_from(space, skew)
     # Four coefficients for each lane of the widest rows would fill the first-level cache.
-    cdef Py_ssize_t step = WIDTH // 2 if kind & BOTH and tile.width > WIDTH * 7 // 8 else WIDTH
+    cdef Py_ssize_t step = APART
     cdef Unit unit
     cdef Band bands[BANDS]
     cdef Band part
-    cdef Py_ssize_t i, n, lane
+    cdef Py_ssize_t i, n, lane, heads
+    cdef bint closed
+    if not alone:
+        next_skew = skew_of(p, tile.offset + tile.width, lines, sizeof(real))
+    if kind & BOTH and tile.width > WIDTH * 7 // 8:
+        step = WIDTH // 2 + MARGIN
     for i in range(4 if kind & BOTH else 3):
         spread(p, tile, row(call, mean_row + i), lanes + i * APART)
     for i in range(block * p.map_units, min((block + 1) * p.map_units, p.units)):
         unit = unit_at(p, tile, i)
-        for n in range(cut(p, tile, &unit, skew, bands)):
+        heads = unit.rows if alone else 1 if tile.first and unit.first_row == 0 else 0
+        closed = alone or (tile.last and unit.first_row + unit.rows == p.rows)
+        for n in range(cut(p, tile, &unit, skew, next_skew, heads, closed, bands)):
             part = bands[n]
             lane = 0
             while lane < bands[n].width:
@@ -162,7 +179,7 @@ cdef inline void map_block(
     if p.span == tile.width == p.row_stride:
         map_cell(call, x, &tile, block, kind)
     else:
-        map_lanes(call, x, &tile, block, kind, skew_of(p, &tile, lines, sizeof(real)))
+        map_lanes(call, x, &tile, block, kind, lines)
 
 
 # A loop for each kind of call: functions of their own, as in sums.pxd.

@@ -32,7 +32,7 @@ cdef enum:
     MARGIN = 16             # so many are there twice: a cache line of float32
     APART = WIDTH + MARGIN  # lanes of what a tile has several rows of
     SKEWED_ROWS = 16        # from so many rows on, and
-    SKEWED_WIDTH = 64       # so many lanes, rows may begin elsewhere than at lane 0
+    SKEWED_WIDTH = 64       # so many lanes in each tile, rows may begin elsewhere than at lane 0
     FOLDED = 256            # lanes of a folded row, if it can be
     LONG = 512              # an inner axis from here on is summed along
     ACROSS_ROWS = 64        # rows of a piece
@@ -68,11 +68,13 @@ cdef struct Plan:
     # 0 where that does not pay.
     Py_ssize_t sum_ahead, map_ahead
     bint row_by_row                 # sum two arrays across row by row, as they lie in memory
+    bint skewed                     # it pays if rows begin elsewhere than at lane 0
 
 cdef struct Tile:
     Py_ssize_t first_cell, cells
     Py_ssize_t width                # lanes of a row
     Py_ssize_t offset               # of its first value
+    bint first, last                # of its sample
 
 cdef struct Unit:                   # of a tile
     Py_ssize_t offset
@@ -81,7 +83,7 @@ cdef struct Unit:                   # of a tile
 
 cdef struct Band:                   # of a unit: rows of neighbouring lanes
     Py_ssize_t offset, rows
-    Py_ssize_t lane, width          # lanes past the last one are the first ones again
+    Py_ssize_t lane, width          # lanes past the last one are those of what comes next
 
 cdef enum:
     BANDS = 3                       # of a unit, at the most
@@ -152,6 +154,8 @@ cdef inline Plan make_plan(Shape s) noexcept nogil:
     cdef Py_ssize_t unit_values = min(p.piece_rows, p.rows) * p.fold * p.tile_channels * p.span
     p.block_units = max(ceil_div(p.units, BLOCKS), ceil_div(BLOCK_VALUES, max(1, unit_values)))
     p.blocks = ceil_div(p.units, p.block_units)
+    cdef Py_ssize_t last_channels = s.channels - (p.sample_tiles - 1) * p.tile_channels
+    p.skewed = p.rows >= SKEWED_ROWS and p.fold * last_channels * p.span >= SKEWED_WIDTH
     p.column_tiles = max(
         COLUMN_ROWS, ceil_div(p.tiles, 4 * BLOCKS), ceil_div(BLOCK_VALUES, s.inner))
     return p
@@ -165,6 +169,7 @@ cdef inline Tile tile_at(const Plan* p, Py_ssize_t index) noexcept nogil:
     tile.cells = min(p.tile_channels, p.shape.channels - channel)
     tile.width = p.fold * tile.cells * p.span
     tile.offset = (sample * p.shape.outer * p.shape.channels + channel) * p.shape.inner
+    tile.first, tile.last = channel == 0, channel + tile.cells == p.shape.channels
     return tile
 
 
@@ -192,13 +197,12 @@ cdef inline Unit unit_at(const Plan* p, const Tile* tile, Py_ssize_t index) noex
 
 
 cdef inline Py_ssize_t skew_of(
-    const Plan* p, const Tile* tile, const void* values, size_t itemsize,
+    const Plan* p, Py_ssize_t offset, const void* values, size_t itemsize,
 ) noexcept nogil:
-    """The lane that begins a cache line in every row; 0 where there is none, or it does not pay."""
-    if (p.rows < SKEWED_ROWS or tile.width < SKEWED_WIDTH
-            or p.row_stride * itemsize % (MARGIN * sizeof(float))):
+    """How far from there a cache line begins in every row; 0 if it does not pay, or in none."""
+    if not p.skewed or p.row_stride * itemsize % (MARGIN * sizeof(float)):
         return 0
-    return to_line(<const char*>values + tile.offset * itemsize) // itemsize
+    return to_line(<const char*>values + offset * itemsize) // itemsize
 
 
 cdef inline double* lanes_from(double* space, Py_ssize_t skew) noexcept nogil:
@@ -207,47 +211,60 @@ cdef inline double* lanes_from(double* space, Py_ssize_t skew) noexcept nogil:
 
 
 cdef inline int cut(
-    const Plan* p, const Tile* tile, const Unit* unit, Py_ssize_t skew, Band* bands,
+    const Plan* p, const Tile* tile, const Unit* unit, Py_ssize_t skew, Py_ssize_t next_skew,
+    Py_ssize_t heads, bint closed, Band* bands,
 ) noexcept nogil:
-    """Cut a unit so that the rows of its body begin at lane `skew`; return how many bands it has.
+    """Cut a unit so that rows go from lane `skew` to so many lanes behind the tile's last one.
 
-    Where rows lie end to end, one of the body ends in the next row, and nothing is left over but
-    at the ends of the unit.
+    Those are of the next row, or tile. `heads` rows have their first lanes to themselves, and if
+    it is `closed` so has the last row its last ones. Return how many bands there are.
     """
-    cdef bint end_to_end = tile.width == p.row_stride
-    cdef Py_ssize_t rows = unit.rows - 1 if end_to_end and skew > unit.tail else unit.rows
+    cdef Py_ssize_t rows = unit.rows - 1 if closed and next_skew > unit.tail else unit.rows
     cdef Py_ssize_t body = unit.offset + skew
     cdef Py_ssize_t rest = body + rows * p.row_stride
-    cdef Py_ssize_t stop = unit.offset + unit.rows * p.row_stride + unit.tail
+    cdef Py_ssize_t stop = unit.offset + (unit.rows - 1) * p.row_stride + tile.width + unit.tail
     cdef int n = 0
-    if skew:
-        bands[n] = Band(unit.offset, 1 if end_to_end else rows, tile.width, skew)
+    if skew and heads:
+        bands[n] = Band(unit.offset, heads, 0, skew)
         n += 1
     if rows:
-        bands[n] = Band(body, rows, skew, tile.width if end_to_end else tile.width - skew)
+        bands[n] = Band(body, rows, skew, tile.width - skew + next_skew)
         n += 1
-    if end_to_end and stop > rest:
+    if closed and stop > rest:
         bands[n] = Band(rest, 1, skew, stop - rest)
         n += 1
-    require(rows >= 0 and skew < MARGIN and (skew == 0 or skew < tile.width))
+    require(rows >= 0 and skew < MARGIN and next_skew < MARGIN)
+    require(skew == 0 or skew < tile.width)
     return n
+
+
+cdef inline void spread_cells(
+    const double* values, Py_ssize_t span, Py_ssize_t count, double* lanes,
+) noexcept nogil:
+    cdef Py_ssize_t j, n
+    while count > 0:
+        n = min(span, count)
+        for j in range(n):
+            lanes[j] = values[0]
+        values += 1
+        lanes += n
+        count -= n
 
 
 cdef inline void spread(
     const Plan* p, const Tile* tile, const double* values, double* lanes,
 ) noexcept nogil:
-    """Give every lane of a tile the value of its cell."""
-    cdef Py_ssize_t c, j
-    cdef double* lane = lanes
+    """Give every lane of a tile, and those behind it, the value of its cell."""
     values += tile.first_cell
     if p.span == 1:
         memcpy(lanes, values, tile.cells * sizeof(double))
     else:
-        for c in range(tile.cells):
-            for j in range(p.span):
-                lane[j] = values[c]
-            lane += p.span
-    repeat(lanes, tile.width + MARGIN, tile.cells * p.span)     # the first ones again
+        spread_cells(values, p.span, tile.cells * p.span, lanes)
+    if p.sample_tiles == 1:
+        repeat(lanes, tile.width + MARGIN, tile.cells * p.span)
+    elif p.skewed:
+        values += tile.cells - (p.shape.channels if tile.last else 0)
+        spread_cells(values, p.span, MARGIN, lanes + tile.width)
 
 
 cdef inline void gather(

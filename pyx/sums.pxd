@@ -130,7 +130,8 @@ cdef inline void sum_across(
     cdef const Plan* p = &call.plan
     cdef double space[3 * APART + 2 * LINE]
     cdef Tile tile = tile_at(p, tile_index)
-    cdef Py_ssize_t skew = skew_of(p, &tile, u, sizeof(real))
+    cdef Py_ssize_t skew = skew_of(p, tile.offset, u, sizeof(real))
+    cdef bint end_to_end = tile.width == p.row_stride
     cdef double* lanes = lanes_from(space, skew)
     cdef double* sum_u = lanes + APART
     cdef double* sum_uv = lanes + 2 * APART
@@ -138,21 +139,23 @@ cdef inline void sum_across(
     cdef Unit unit
     cdef Band bands[BANDS]
     cdef const Band* band
-    cdef Py_ssize_t i, n
+    cdef Py_ssize_t i, n, lane
     spread(p, &tile, call.shift, lanes)
     memset(sum_u, 0, (tile.width + skew) * sizeof(double))
     memset(sum_uv, 0, (tile.width + skew) * sizeof(double))
     for i in range(block * p.block_units, min((block + 1) * p.block_units, p.units)):
         unit = unit_at(p, &tile, i)
-        for n in range(cut(p, &tile, &unit, skew, bands)):
+        for n in range(cut(p, &tile, &unit, skew, skew if end_to_end else 0,
+                           1 if end_to_end else unit.rows, True, bands)):
             band = &bands[n]
+            # The first lanes are summed behind the last ones.
+            lane = band.lane if band.lane >= skew else tile.width
             t.shift = lanes + band.lane
             if kind & PRODUCTS:
                 sum_down(call, u, band, 1 if p.row_by_row else band.rows, kind, t,
-                         sum_u + band.lane, sum_uv + band.lane)
+                         sum_u + lane, sum_uv + lane)
             else:
-                sum_down(call, u, band, DEPTH, kind, t, sum_u + band.lane, sum_uv + band.lane)
-    # The first lanes were summed behind the last ones.
+                sum_down(call, u, band, DEPTH, kind, t, sum_u + lane, sum_uv + lane)
     memcpy(sum_u, sum_u + tile.width, skew * sizeof(double))
     memcpy(sum_uv, sum_uv + tile.width, skew * sizeof(double))
     gather(p, &tile, sum_u, sums)
