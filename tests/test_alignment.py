@@ -23,6 +23,7 @@ SHAPES = {
     "folded, with a tail of one value": ((8193, 1), 1),
     "channels inside": ((2, 16, 40, 4), -1),
     "two tiles": ((20, 1040), 1),
+    "three tiles": ((40, 2176), 1),
     "a narrow last tile": ((20, 1024, 3), 1),
     "short rows": ((32, 64, 7, 7), 1),
     "rows of no whole line": ((200, 101), 1),
@@ -88,12 +89,14 @@ def test_each_array_at_an_offset_of_its_own(rng, monkeypatch, name, training, dt
 
 
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("cache_size", [0, 1 << 20])
+@pytest.mark.parametrize("channels", [64, 1152])
 @pytest.mark.parametrize("norm", NORMS)
-def test_norms_of_samples_at_every_offset(rng, monkeypatch, norm, stream):
-    """The last row of a sample ends where the next sample begins."""
-    monkeypatch.setattr(cybn.functional, "schedule", lambda nbytes: (True, stream, 0, 2))
-    x, dy = (rng.normal(size=(3, 23, 64)).astype(np.float32) for _ in range(2))
-    gamma = rng.normal(size=64)
+def test_norms_of_samples_at_every_offset(rng, monkeypatch, norm, channels, cache_size, stream):
+    """The last row of a sample ends where the next sample begins; phase by phase, part by part."""
+    monkeypatch.setattr(cybn.functional, "schedule", lambda nbytes: (True, stream, cache_size, 2))
+    x, dy = (rng.normal(size=(8, 23, channels)).astype(np.float32) for _ in range(2))
+    gamma = rng.normal(size=channels)
     expected, cache = NORMS[norm](x, gamma)
     gradients = cybn.backward(dy, cache)
     for nbytes in range(0, LINE, 4):
