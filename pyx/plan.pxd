@@ -39,8 +39,9 @@ cdef enum:
     ACROSS_VALUES = 16384   # of a piece, if there are several: four fit the second-level cache
     ALONG_ROWS = 256
     BLOCK_VALUES = 32768    # a block is worth a thread's while
+    BLOCK_ROWS = 128        # and has few partial sums: across, one for each lane
     BLOCKS = 64             # of one tile, at the most
-    SELDOM = 8              # so many of them, where the map alone has several tiles
+    SELDOM = 2              # so many of them, where the map alone has several tiles
     COLUMN_ROWS = 32        # have sums of columns of their own, at the least: 1/8 of x's bytes
     PART_VALUES = 4096      # of a part at the least: to solve one has a long latency
     NEAR = 4096             # values ahead, where the next ones lie behind
@@ -153,6 +154,7 @@ cdef inline Plan make_plan(Shape s) noexcept nogil:
     p.units = p.runs * p.pieces
     cdef Py_ssize_t unit_values = min(p.piece_rows, p.rows) * p.fold * p.tile_channels * p.span
     p.block_units = max(ceil_div(p.units, BLOCKS), ceil_div(BLOCK_VALUES, max(1, unit_values)))
+    p.block_units = max(p.block_units, ceil_div(BLOCK_ROWS, p.piece_rows))
     p.blocks = ceil_div(p.units, p.block_units)
     cdef Py_ssize_t last_channels = s.channels - (p.sample_tiles - 1) * p.tile_channels
     p.skewed = p.rows >= SKEWED_ROWS and p.fold * last_channels * p.span >= SKEWED_WIDTH

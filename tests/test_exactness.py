@@ -22,7 +22,7 @@ def around(*lengths):
 
 # (outer, channels, inner). Kernels have 32 lanes along, tiles of 1024, pieces of up to 64 rows
 # across (16 of 1024 lanes, if several) and 256 along, that is, 8192 values, blocks of 32768
-# values and at most 64 blocks; an inner axis is summed along from 512 on.
+# values and 128 rows, and at most 64 blocks; an inner axis is summed along from 512 on.
 SHAPES = [
     *product([1], [2], around(512, 544, 1024, 8192, 32768, 65536)),
     *product(around(64), [2], [513]),
