@@ -1,12 +1,14 @@
-/* What Cython cannot say: prefetching, and stores that pass by the caches. */
+/* What Cython cannot say about caches: where a line begins, prefetching, and the fence that stores
+ * past them need. */
 #ifndef CYBN_CACHE_H
 #define CYBN_CACHE_H
 
 #include <assert.h>
+#include <stddef.h>
 #include <stdint.h>
-#include <string.h>
-
-#include "convert.h"
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #define CACHE_LINE 64
 

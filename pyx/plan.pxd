@@ -29,7 +29,7 @@ cdef extern from "cache.h" nogil:
 
 cdef enum:
     WIDTH = 1024            # lanes of a tile at the most
-    MARGIN = 16             # so many are there twice: a cache line of float32
+    MARGIN = 16             # so many come behind the last one: a cache line of float32
     APART = WIDTH + MARGIN  # lanes of what a tile has several rows of
     SKEWED_ROWS = 16        # from so many rows on, and
     SKEWED_WIDTH = 64       # so many lanes in each tile, rows may begin elsewhere than at lane 0
@@ -41,7 +41,7 @@ cdef enum:
     BLOCK_VALUES = 32768    # a block is worth a thread's while
     BLOCK_ROWS = 128        # and has few partial sums: across, one for each lane
     BLOCKS = 64             # of one tile, at the most
-    SELDOM = 2              # so many of them, where the map alone has several tiles
+    JOINED = 2              # of them make one of the map alone, if there are several tiles
     COLUMN_ROWS = 32        # have sums of columns of their own, at the least: 1/8 of x's bytes
     PART_VALUES = 4096      # of a part at the least: to solve one has a long latency
     NEAR = 4096             # values ahead, where the next ones lie behind
@@ -291,8 +291,8 @@ cdef inline void keep_columns(Plan* p) noexcept nogil:
 
 cdef inline void plan_map(Plan* p, bint alone, int threads) noexcept nogil:
     """Choose the blocks of the map. Alone, without sums, it follows memory: along, block by block
-    is run after run. Across, coefficients are spread out once for each thread, if there is one
-    tile, and else seldom, but so that tiles are neighbours in time as well."""
+    is run after run. Across, the lanes of one tile are spread out once for each thread; those of
+    several, seldom, and yet their rows are written soon one after the other."""
     p.map_units = p.block_units
     if alone and p.along:
         p.map_units = min(p.block_units, p.pieces)
@@ -300,5 +300,5 @@ cdef inline void plan_map(Plan* p, bint alone, int threads) noexcept nogil:
         p.map_units = ceil_div(p.units, threads)
     elif alone:
         p.map_units = max(
-            p.block_units, min(SELDOM * p.block_units, p.units * p.tiles // (4 * threads)))
+            p.block_units, min(JOINED * p.block_units, p.units * p.tiles // (4 * threads)))
     p.map_blocks = ceil_div(p.units, p.map_units)

@@ -12,7 +12,7 @@ cdef extern from "cache.h" nogil:
 
 cdef extern from "convert.h" nogil:
     enum:
-        VECTOR          # values that are mapped at once: those of a register, at the most 8
+        VECTOR          # values that are mapped at once: those of two registers, at the most 16
         STRIP           # lanes that are summed at once: from 8 to LANES
     const void* not_null(const void* pointer) noexcept
     double difference(double a, double b) noexcept

@@ -1,4 +1,4 @@
-"""The limit: a copy with streaming stores, of `pyx/cache.h`, compiled here for this processor."""
+"""The limit: a copy with the streaming stores of `pyx/`, compiled here for this processor."""
 
 import ctypes
 import os
@@ -15,6 +15,7 @@ _HEADERS = Path(__file__).parents[3] / "pyx"
 # source that is not aligned, they run at half the speed.
 _SOURCE = """
 #include "cache.h"
+#include "convert.h"
 #define GROUP (4 * CACHE_LINE)
 #define AHEAD 2048
 void copy_bytes(char *to, const char *from, size_t bytes) {
