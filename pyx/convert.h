@@ -124,7 +124,8 @@ static inline void stream_double(double *to, wide v, wide next) {
     for (; i < count; i++) (to)[i] = (from)[i]; \
 } while (0)
 
-/* Round n values to the storage type; to stream them, they have to begin a cache line. */
+/* Round n values to the storage type. They are streamed by two registers, for which `to` has to be
+ * aligned; what is left over is stored. */
 #define narrow(from, to, n, stream) do { \
     size_t i = 0, count = (n); \
     for (; (stream) && i + 2 * STEP <= count; i += 2 * STEP) \

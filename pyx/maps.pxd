@@ -67,7 +67,7 @@ cdef inline void map_strips(
         j = map_stretch(x, dy, out, j, stop, 8, 0, 0, k, mask, False)
         j = map_stretch(x, dy, out, j, stop, 1, 0, 0, k, mask, False)
     j = map_stretch(x, dy, out, j, length, STRIP, ahead, out_ahead, k, mask, stream)
-    if stream:          # what is left of whole lines
+    if stream:          # of float32, what is left of whole lines
         j = map_stretch(x, dy, out, j, length, MARGIN, ahead, 0, k, mask, stream)
     j = map_stretch(x, dy, out, j, length, 8, 0, 0, k, mask, False)
     j = map_stretch(x, dy, out, j, length, 1, 0, 0, k, mask, False)
@@ -129,11 +129,11 @@ cdef inline void map_lanes(
 ) noexcept nogil:
     """Map units whose lanes have coefficients of their own.
 
-    Rows begin and end where `lines` do, the cache lines of an array: with lanes of the next tile.
-    Nobody else then writes to a line.
+    Rows begin and end where `lines` do, the cache lines of an array: with lanes of the next tile,
+    unless that may be unsolved. If the array is `out` nobody else then writes to a line.
     """
     cdef const Plan* p = &call.plan
-    cdef bint alone = call.by_part and p.sample_tiles > 1   # other tiles are not yet solved
+    cdef bint alone = call.by_part and p.sample_tiles > 1   # others may be unsolved
     cdef Py_ssize_t skew = skew_of(p, tile.offset, lines, sizeof(real))
     cdef Py_ssize_t next_skew = 0
     cdef double space[4 * APART + 2 * LINE]
@@ -150,7 +150,7 @@ cdef inline void map_lanes(
     if kind & BOTH and tile.width > WIDTH * 7 // 8:
         step = WIDTH // 2 + MARGIN
     for i in range(4 if kind & BOTH else 3):
-        spread(p, tile, row(call, mean_row + i), lanes + i * APART)
+        spread(p, tile, row(call, mean_row + i), lanes + i * APART, not alone)
     for i in range(block * p.map_units, min((block + 1) * p.map_units, p.units)):
         unit = unit_at(p, tile, i)
         heads = unit.rows if alone else 1 if tile.first and unit.first_row == 0 else 0

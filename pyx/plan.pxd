@@ -39,9 +39,9 @@ cdef enum:
     ACROSS_VALUES = 16384   # of a piece, if there are several: four fit the second-level cache
     ALONG_ROWS = 256
     BLOCK_VALUES = 32768    # a block is worth a thread's while
-    BLOCK_ROWS = 128        # and has few partial sums: across, one for each lane
+    BLOCK_ROWS = 128        # and has few partial sums: across, two for each cell
     BLOCKS = 64             # of one tile, at the most
-    JOINED = 2              # of them make one of the map alone, if there are several tiles
+    JOINED = 2              # of them, at the most, make one of the map alone, of several tiles
     COLUMN_ROWS = 32        # have sums of columns of their own, at the least: 1/8 of x's bytes
     PART_VALUES = 4096      # of a part at the least: to solve one has a long latency
     NEAR = 4096             # values ahead, where the next ones lie behind
@@ -125,9 +125,9 @@ cdef inline void plan_across(Plan* p, const Shape* s) noexcept nogil:
     p.piece_rows = ACROSS_ROWS
     if p.rows > ACROSS_ROWS:
         p.piece_rows = min(ACROSS_ROWS, ACROSS_VALUES // (p.fold * p.tile_channels * s.inner))
-    # Rows further down; or in the next tile, if that comes soon.
+    # Rows further down; or in the next tile, if there is one, and it comes soon.
     p.map_ahead = ceil_div(NEAR, p.row_stride) * p.row_stride
-    if p.rows <= ACROSS_ROWS:
+    if p.rows <= ACROSS_ROWS and p.tile_channels < s.channels:
         p.map_ahead = p.tile_channels * s.inner
     p.sum_ahead = p.map_ahead
 
@@ -216,10 +216,11 @@ cdef inline int cut(
     const Plan* p, const Tile* tile, const Unit* unit, Py_ssize_t skew, Py_ssize_t next_skew,
     Py_ssize_t heads, bint closed, Band* bands,
 ) noexcept nogil:
-    """Cut a unit so that rows go from lane `skew` to so many lanes behind the tile's last one.
+    """Cut a unit so that its rows begin at lane `skew`, and end `next_skew` lanes behind the tile.
 
-    Those are of the next row, or tile. `heads` rows have their first lanes to themselves, and if
-    it is `closed` so has the last row its last ones. Return how many bands there are.
+    These are the first lanes of the next tile, or row. The lanes before `skew` are cut off from so
+    many rows as `heads` says; if the unit is `closed` its last row ends with the tile, and with the
+    tail. Return how many bands there are.
     """
     cdef Py_ssize_t rows = unit.rows - 1 if closed and next_skew > unit.tail else unit.rows
     cdef Py_ssize_t body = unit.offset + skew
@@ -254,9 +255,10 @@ cdef inline void spread_cells(
 
 
 cdef inline void spread(
-    const Plan* p, const Tile* tile, const double* values, double* lanes,
+    const Plan* p, const Tile* tile, const double* values, double* lanes, bint next_too,
 ) noexcept nogil:
-    """Give every lane of a tile, and those behind it, the value of its cell."""
+    """Give every lane of a tile the value of its cell; those behind it too, if they are its own
+    once more, or if the next tile's are asked for."""
     values += tile.first_cell
     if p.span == 1:
         memcpy(lanes, values, tile.cells * sizeof(double))
@@ -264,7 +266,7 @@ cdef inline void spread(
         spread_cells(values, p.span, tile.cells * p.span, lanes)
     if p.sample_tiles == 1:
         repeat(lanes, tile.width + MARGIN, tile.cells * p.span)
-    elif p.skewed:
+    elif next_too and p.skewed:
         values += tile.cells - (p.shape.channels if tile.last else 0)
         spread_cells(values, p.span, MARGIN, lanes + tile.width)
 
@@ -289,16 +291,16 @@ cdef inline void keep_columns(Plan* p) noexcept nogil:
     p.parts = ceil_div(p.tiles, p.part_tiles)
 
 
-cdef inline void plan_map(Plan* p, bint alone, int threads) noexcept nogil:
-    """Choose the blocks of the map. Alone, without sums, it follows memory: along, block by block
-    is run after run. Across, the lanes of one tile are spread out once for each thread; those of
-    several, seldom, and yet their rows are written soon one after the other."""
+cdef inline void plan_map(Plan* p, bint without_sums, int threads) noexcept nogil:
+    """Choose the blocks of the map. Without sums it follows memory: along, block by block is run
+    after run. Across, the lanes of a single tile are spread out once for each thread. Several tiles
+    take turns, so that their rows are written soon one after the other, but not too often."""
     p.map_units = p.block_units
-    if alone and p.along:
+    if without_sums and p.along:
         p.map_units = min(p.block_units, p.pieces)
-    elif alone and p.tiles == 1:
+    elif without_sums and p.tiles == 1:
         p.map_units = ceil_div(p.units, threads)
-    elif alone:
+    elif without_sums:
         p.map_units = max(
             p.block_units, min(JOINED * p.block_units, p.units * p.tiles // (4 * threads)))
     p.map_blocks = ceil_div(p.units, p.map_units)

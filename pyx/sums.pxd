@@ -140,7 +140,7 @@ cdef inline void sum_across(
     cdef Band bands[BANDS]
     cdef const Band* band
     cdef Py_ssize_t i, n, lane
-    spread(p, &tile, call.shift, lanes)
+    spread(p, &tile, call.shift, lanes, False)
     memset(sum_u, 0, (tile.width + skew) * sizeof(double))
     memset(sum_uv, 0, (tile.width + skew) * sizeof(double))
     for i in range(block * p.block_units, min((block + 1) * p.block_units, p.units)):

@@ -95,7 +95,7 @@ def test_each_array_at_an_offset_of_its_own(rng, monkeypatch, name, training, dt
 def test_norms_of_samples_at_every_offset(rng, monkeypatch, norm, channels, cache_size, stream):
     """The last row of a sample ends where the next sample begins; phase by phase, part by part."""
     monkeypatch.setattr(cybn.functional, "schedule", lambda nbytes: (True, stream, cache_size, 2))
-    x, dy = (rng.normal(size=(8, 23, channels)).astype(np.float32) for _ in range(2))
+    x, dy = (rng.normal(size=(16, 23, channels)).astype(np.float32) for _ in range(2))
     gamma = rng.normal(size=channels)
     expected, cache = NORMS[norm](x, gamma)
     gradients = cybn.backward(dy, cache)
