@@ -1,5 +1,7 @@
 """The only place that chooses where the memory of a result comes from."""
 
+from functools import cache
+
 import numpy as np
 
 from . import _native_memory as native
@@ -7,6 +9,14 @@ from ._checks import checked_int
 
 # From here on malloc hands memory back to the system at times, and NumPy asks for huge pages.
 LARGE = 4 << 20
+# What is kept unless `set_kept_memory` says otherwise: a part of the memory that is granted, for
+# other processes do the same, but no more than a large network's step leaves.
+PART = 16
+MOST = 2 << 30
+# Whatever it says, no more than this part.
+MOST_PART = 4
+
+_setting = None
 
 
 def empty_like(x):
@@ -14,7 +24,7 @@ def empty_like(x):
     nbytes = x.nbytes
     if nbytes < LARGE:
         return np.empty(x.shape, x.dtype)
-    return np.ndarray(x.shape, x.dtype, native.Block(nbytes))
+    return np.ndarray(x.shape, x.dtype, native.Block(nbytes, _limit()))
 
 
 def contiguous(array):
@@ -26,9 +36,28 @@ def contiguous(array):
     return copy
 
 
+@cache
+def _granted():
+    """Return the bytes of memory that this process may use, looked for when it is first asked."""
+    from ._system import memory_limit
+
+    return min(filter(None, (native.machine_memory(), memory_limit())), default=0)
+
+
+def _limit():
+    if _setting is None:
+        return min(_granted() // PART, MOST)
+    return min(_setting, _granted() // MOST_PART)
+
+
 def kept_memory():
     """Return how many bytes of freed results are kept for the next ones."""
-    return native.kept_memory()[0]
+    return native.kept_memory()
+
+
+def kept_memory_limit():
+    """Return how many bytes may be kept now."""
+    return native.kept_memory_limit(_limit())
 
 
 def set_kept_memory(limit):
@@ -36,14 +65,19 @@ def set_kept_memory(limit):
 
     The system clears each page that it hands out, which for a large array takes as long as
     normalizing it. So results of 4 MiB and more are made in memory that is used again when their
-    arrays are gone. What was freed last, up to a quarter of the limit, is held. The rest is lent to
-    the system, which takes it as soon as it needs it (on Linux ``MADV_FREE``); until then it counts
-    as the process's own.
+    arrays are gone, for results that need as much or up to an eighth less. What was freed last, up
+    to a quarter of the limit, is held. The rest is lent to the system, which takes it as soon as it
+    needs it (on Linux ``MADV_FREE``); until then it counts as the process's own. What is not used
+    while 256 others are freed goes back, and everything does when there is no memory for a result.
 
     Parameters
     ----------
     limit : int
-        In bytes; 0 keeps nothing. At first it is a sixteenth of the machine's memory.
+        In bytes; 0 keeps nothing. At first it is a sixteenth of the memory that is granted: the
+        machine's, or less in a cgroup (as containers are) with a limit; but at most 2 GiB. More
+        than a quarter of that memory is never kept, nor more than a 32nd of what RLIMIT_AS and
+        RLIMIT_DATA leave to the process, where they are set. ``show_config()`` has the limit that
+        holds.
 
     Raises
     ------
@@ -55,4 +89,6 @@ def set_kept_memory(limit):
     >>> import cybn
     >>> cybn.set_kept_memory(256 << 20)
     """
-    native.set_kept_memory(checked_int(limit, "limit", least=0, most=2**63 - 1))
+    global _setting
+    _setting = checked_int(limit, "limit", least=0, most=2**63 - 1)
+    native.set_kept_memory(_limit())

@@ -10,7 +10,7 @@ from functools import cache
 from . import _native_runtime as native
 from ._checks import checked_int
 from ._level import LEVEL, LEVELS
-from ._memory import kept_memory
+from ._memory import kept_memory, kept_memory_limit
 from ._version import __version__
 
 # A call that moves fewer bytes runs serially. Waking an idle OpenMP pool costs 2 to 12 us on a
@@ -18,8 +18,9 @@ from ._version import __version__
 SERIAL_BYTES = 1 << 20
 # Each further thread is worth its while from this many bytes.
 BYTES_PER_THREAD = 1 << 19
-DEFAULT_CACHE_SIZE = 8 << 20
 MOST_THREADS = 1024
+# OMP_NUM_THREADS as OpenMP takes it: a count for each level of nesting. It ignores all else.
+OMP_COUNTS = r"\s*\+?0*[1-9]\d*\s*(,\s*\+?0*[1-9]\d*\s*)*"
 
 kernels = importlib.import_module(f"{__package__}._kernels_{LEVEL}")
 
@@ -61,8 +62,9 @@ def get_num_threads():
     """Return the number of threads that a large call from here would use.
 
     It is what `num_threads` or `set_num_threads` asked for. Without them it is what OpenMP offers
-    to the calling thread, and unless OMP_NUM_THREADS is set, no more than the processors this
-    process may use (affinity) nor its cgroup's quota, rounded up.
+    to the calling thread, and unless OMP_NUM_THREADS sets a number, no more than the processors
+    this process may use (affinity) nor its cgroups' quota, rounded up. It is never more than
+    OMP_THREAD_LIMIT.
 
     Returns
     -------
@@ -77,12 +79,11 @@ def get_num_threads():
     if not native.has_threads():
         return 1
     chosen = _override.get() or _setting
-    if chosen is not None:
-        return chosen
-    offered = native.max_threads()
-    if "OMP_NUM_THREADS" in os.environ:
-        return offered
-    return max(1, min(offered, _usable_processors(), _quota()))
+    if chosen is None:
+        chosen = native.max_threads()
+        if not re.fullmatch(OMP_COUNTS, os.environ.get("OMP_NUM_THREADS", "")):
+            chosen = min(chosen, _usable_processors(), _quota())
+    return max(1, min(chosen, native.thread_limit()))
 
 
 @contextmanager
@@ -116,12 +117,12 @@ def num_threads(n):
 def schedule(nbytes):
     """Return how a kernel is to run a call that moves `nbytes`.
 
-    That is: whether to prefetch, whether to write past the caches, the size of the last-level
-    cache, and the number of threads. None of them changes a result.
+    That is: whether to prefetch, whether to write past the caches, what may be counted on of the
+    last-level cache, and the number of threads. None of them changes a result.
     """
     if nbytes < SERIAL_BYTES:
-        return False, False, DEFAULT_CACHE_SIZE, 1
-    size = cache_size()
+        return False, False, SERIAL_BYTES, 1
+    size = caches().last
     threads = max(1, min(get_num_threads(), nbytes // BYTES_PER_THREAD))
     # Prefetching pays where a good part has to come from memory, and streaming from where input
     # and output begin to push one another out of the cache.
@@ -136,43 +137,29 @@ def _usable_processors():
 
 @cache
 def _quota():
-    """Return the processors that the cgroups of this process grant, rounded up."""
-    own = re.search("(?m)^0::/(.*)", _read("/proc/self/cgroup"))
-    names = own[1].split("/") if own else []
-    groups = ["/".join(["/sys/fs/cgroup", *names[:depth]]) for depth in range(len(names) + 1)]
-    limits = [_read(f"{group}/cpu.max") for group in groups]
-    version_1 = "/sys/fs/cgroup/cpu/cpu.cfs_{}_us"
-    limits.append(_read(version_1.format("quota")) + _read(version_1.format("period")))
-    granted = [
-        -(-int(words[0]) // int(words[1]))
-        for words in map(str.split, limits)
-        if len(words) == 2 and all(word.isdigit() for word in words)
-    ]
-    return max(1, min(granted, default=MOST_THREADS))
+    from ._system import processors
+
+    return processors() or MOST_THREADS
 
 
 @cache
-def cache_size():
-    """Return the size in bytes of the last-level cache."""
-    folder = "/sys/devices/system/cpu/cpu0/cache/index{}/size"
-    sizes = [_read(folder.format(index)).strip() for index in range(5)]
-    units = {"K": 1 << 10, "M": 1 << 20}
-    found = [int(s[:-1]) * units[s[-1]] for s in sizes if s[-1:] in units and s[:-1].isdigit()]
-    return max(found, default=DEFAULT_CACHE_SIZE)
+def caches():
+    """Return the sizes of the caches, looked for when a large call first asks."""
+    from ._caches import find_caches
+
+    return find_caches()
+
+
+if os.environ.get("CYBN_CACHE_SIZE"):
+    caches()  # what it says is refused at import, as a CPU level is
 
 
 def _openmp_libraries():
     """Return the files of the OpenMP libraries loaded in this process, none if unknown."""
+    from ._system import read_text
+
     files = r"(?m)^[^/\n]*(/.*/lib(?:gomp|i?omp5?)(?:-[0-9a-f]+)?\.[^/\n]*)$"
-    return sorted(set(re.findall(files, _read("/proc/self/maps"))))
-
-
-def _read(path):
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
-    except OSError:
-        return ""
+    return sorted(set(re.findall(files, read_text("/proc/self/maps"))))
 
 
 def show_config(mode="print"):
@@ -189,13 +176,22 @@ def show_config(mode="print"):
         ``version``; ``level``, the CPU level in use; ``levels``, those that were compiled and this
         machine can run; ``openmp``, whether it was built with OpenMP;
         ``openmp_library``, the file of the OpenMP library in use; ``openmp_libraries``, those of
-        all that are loaded in this process (Linux only); ``num_threads``; ``cache_size``, of the
-        last level, and ``kept_memory``, that of freed results, in bytes.
+        all that are loaded in this process (Linux only); ``num_threads``. In bytes:
+        ``cache_size``, what calls count on of the last-level cache, and ``cache_size_of_core``,
+        what they count on of a core's second level; ``reported_cache_size`` and
+        ``reported_cache_size_of_core``, what the system says of them, or None;
+        ``kept_memory``, that of freed results, and ``kept_memory_limit``, how much it may be now.
 
     Raises
     ------
     ValueError
         If `mode` is neither.
+
+    Notes
+    -----
+    Of the last level a call counts on the share of the processors that this process may use, or
+    8 MiB if that is more, but on no more than 32 MiB: what the system reports is often shared with
+    others. The environment variable CYBN_CACHE_SIZE, such as ``16M``, sets it.
 
     Examples
     --------
@@ -206,6 +202,7 @@ def show_config(mode="print"):
     """
     if mode not in ("print", "dict"):
         raise ValueError(f'mode: expected "print" or "dict", got {mode!r}')
+    found = caches()
     config = {
         "version": __version__,
         "level": LEVEL,
@@ -214,13 +211,18 @@ def show_config(mode="print"):
         "openmp_library": native.library(),
         "openmp_libraries": _openmp_libraries(),
         "num_threads": get_num_threads(),
-        "cache_size": cache_size(),
+        "cache_size": found.last,
+        "reported_cache_size": found.reported_last,
+        "cache_size_of_core": found.core,
+        "reported_cache_size_of_core": found.reported_core,
         "kept_memory": kept_memory(),
+        "kept_memory_limit": kept_memory_limit(),
     }
     if mode == "dict":
         return config
+    width = max(map(len, config)) + 1
     for key, value in config.items():
-        print(f"{key + ':':17} {value}")
+        print(f"{key + ':':{width}} {value}")
     if not native.OPENMP:
         print("Built without OpenMP: every call runs on one thread.")
     if len(config["openmp_libraries"]) > 1:

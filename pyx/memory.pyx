@@ -3,10 +3,12 @@
 A large array that is freed goes back to the system, and the next one comes with pages that have to
 be cleared: that costs as much as normalizing it. So pages of results are kept, a few blocks and
 not much of the machine's memory. Those freed last are held: to lend pages to the system interrupts
-the other threads. The rest is lent: the system may take it when it runs short.
+the other threads. The rest is lent: the system may take it when it runs short. Blocks that were not
+used for long go back.
 """
 
 from cpython.buffer cimport PyBuffer_FillInfo
+from libc.stdint cimport SIZE_MAX
 
 cdef extern from "memory.h" nogil:
     const size_t HUGE_PAGE
@@ -15,19 +17,25 @@ cdef extern from "memory.h" nogil:
     bint lend_pages(void* start, size_t size) noexcept
     double physical_memory() noexcept
 
+cdef extern from "rlimits.h" nogil:
+    size_t within_limits(size_t most, size_t kept) noexcept
+
 cdef enum:
     MOST_KEPT = 64
+    MOST_AGE = 4 * MOST_KEPT    # how many others may be kept before a block was used again
 
 cdef struct Pages:
-    void* start
+    char* start
     size_t size
     bint lent
+    unsigned long long number   # of the time it was kept
 
 # Guarded by the GIL. The oldest comes first.
 cdef Pages kept[MOST_KEPT]
 cdef int kept_count = 0
 cdef size_t kept_size = 0
-cdef size_t kept_limit = <size_t>(max(0, physical_memory()) / 16)
+cdef size_t kept_limit = 0      # until the first Block says
+cdef unsigned long long times_kept = 0
 
 
 cdef Pages take(int index) noexcept:
@@ -42,23 +50,45 @@ cdef Pages take(int index) noexcept:
 
 
 cdef void drop(size_t limit, int count) noexcept:
-    """Give the oldest pages back until there are no more than this."""
+    """Give the oldest pages back until there are no more than this, and none that is too old."""
     cdef Pages pages
-    while kept_size > limit or kept_count > count:
+    while kept_count and (kept_size > limit or kept_count > count or
+                          times_kept - kept[0].number > MOST_AGE):
         pages = take(0)
         unmap_pages(pages.start, pages.size)
+
+
+cdef int best_fit(size_t size) noexcept:
+    """The smallest kept pages of this size, or up to an eighth more; of several the newest."""
+    cdef int best = -1
+    for i in range(kept_count - 1, -1, -1):
+        if size <= kept[i].size <= size + size // 8 and (
+                best < 0 or kept[i].size < kept[best].size):
+            best = i
+    return best
+
+
+cdef void trim(Pages* pages, size_t size) noexcept:
+    """Lend what these pages have beyond a size; give it back where lent pages count as well."""
+    if pages.size > size and (
+            within_limits(SIZE_MAX, 0) < SIZE_MAX or
+            not (pages.lent or lend_pages(pages.start + size, pages.size - size))):
+        unmap_pages(pages.start + size, pages.size - size)
+        pages.size = size
 
 
 cdef Pages get_pages(size_t size) noexcept:
     """Pages of this size, kept or new; the start is NULL if there is no memory."""
     cdef Pages pages
-    for i in range(kept_count - 1, -1, -1):
-        if kept[i].size == size:
-            return take(i)
-    pages = Pages(map_pages(size), size, False)
+    cdef int index = best_fit(size)
+    if index >= 0:
+        pages = take(index)
+        trim(&pages, size)
+        return pages
+    pages = Pages(<char*>map_pages(size), size, False, 0)
     if pages.start == NULL and kept_count:
         drop(0, 0)
-        pages.start = map_pages(size)
+        pages.start = <char*>map_pages(size)
     return pages
 
 
@@ -75,12 +105,15 @@ cdef void lend() noexcept:
 
 
 cdef void keep(Pages pages) noexcept:
-    global kept_count, kept_size
-    if pages.size > kept_limit:
+    global kept_count, kept_size, times_kept
+    cdef size_t limit = within_limits(kept_limit, kept_size + pages.size)
+    if pages.size > limit:
         unmap_pages(pages.start, pages.size)
+        drop(limit, MOST_KEPT)
         return
-    drop(kept_limit - pages.size, MOST_KEPT - 1)
-    pages.lent = False
+    times_kept += 1
+    drop(limit - pages.size, MOST_KEPT - 1)
+    pages.lent, pages.number = False, times_kept
     kept[kept_count] = pages
     kept_count += 1
     kept_size += pages.size
@@ -88,12 +121,14 @@ cdef void keep(Pages pages) noexcept:
 
 
 cdef class Block:
-    """Uninitialized memory for an array, of at least one byte."""
+    """Uninitialized memory for an array, of at least one byte; no more than `limit` are kept."""
 
     cdef Pages pages
     cdef Py_ssize_t size
 
-    def __cinit__(self, Py_ssize_t size):
+    def __cinit__(self, Py_ssize_t size, size_t limit):
+        global kept_limit
+        kept_limit = limit
         self.size = size
         self.pages = get_pages((<size_t>size + HUGE_PAGE - 1) // HUGE_PAGE * HUGE_PAGE)
         if self.pages.start == NULL:
@@ -107,9 +142,19 @@ cdef class Block:
         PyBuffer_FillInfo(view, self, self.pages.start, self.size, False, flags)
 
 
+def machine_memory():
+    """The bytes of memory of the machine."""
+    return max(0, <Py_ssize_t>physical_memory())
+
+
 def kept_memory():
-    """The bytes that are kept, and how many may be."""
-    return kept_size, kept_limit
+    """How many bytes are kept."""
+    return kept_size
+
+
+def kept_memory_limit(size_t limit):
+    """How many bytes may be kept now if `limit` may be where the process is not limited."""
+    return within_limits(limit, kept_size)
 
 
 def set_kept_memory(size_t limit):

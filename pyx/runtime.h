@@ -40,6 +40,7 @@ static const char *openmp_library(void) {
 static const int has_openmp = 0;
 static const int lost_threads = 0;
 static int omp_get_max_threads(void) { return 1; }
+static int omp_get_thread_limit(void) { return 1; }
 static int handle_forks(void) { return 0; }
 static const char *openmp_library(void) { return NULL; }
 #endif

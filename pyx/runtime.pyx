@@ -9,6 +9,7 @@ cdef extern from "runtime.h" nogil:
     int cpu_level() noexcept
     int handle_forks() noexcept
     int omp_get_max_threads() noexcept
+    int omp_get_thread_limit() noexcept
     const char* openmp_library() noexcept
 
 OPENMP = bool(has_openmp)
@@ -25,6 +26,11 @@ def level():
 def max_threads():
     """What OpenMP would use for a region of the calling thread."""
     return omp_get_max_threads()
+
+
+def thread_limit():
+    """The most threads that OpenMP runs at once (OMP_THREAD_LIMIT)."""
+    return omp_get_thread_limit()
 
 
 def has_threads():
