@@ -8,7 +8,7 @@ import pytest
 from levels import CONFIG
 
 import cybn
-from cybn import _runtime
+from cybn import _runtime, _system
 
 needs_openmp = pytest.mark.skipif(not CONFIG["openmp"], reason="built without OpenMP")
 needs_maps = pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="not Linux")
@@ -68,8 +68,8 @@ LOADED = [
 @pytest.mark.parametrize(("lines", "several"), [(9, True), (2, False), (0, False)])
 def test_several_openmp_libraries_are_told(monkeypatch, capsys, lines, several):
     maps = "".join(MAPS.splitlines(keepends=True)[:lines])
-    monkeypatch.setattr(_runtime, "_read", {"/proc/self/maps": maps}.get)
-    monkeypatch.setattr(_runtime, "cache_size", lambda: 0)
+    cybn.show_config(mode="dict")  # what is read once has been read
+    monkeypatch.setattr(_system, "read_text", {"/proc/self/maps": maps}.__getitem__)
     monkeypatch.setattr(_runtime, "get_num_threads", lambda: 1)
     cybn.show_config()
     assert ("Several OpenMP libraries" in capsys.readouterr().out) == several

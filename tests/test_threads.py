@@ -7,7 +7,7 @@ import pytest
 from levels import CONFIG, run_python
 
 import cybn
-from cybn import _runtime
+from cybn import _runtime, _system
 
 PRINT_COUNT = "import cybn; print(cybn.get_num_threads())"
 needs_openmp = pytest.mark.skipif(not CONFIG["openmp"], reason="built without OpenMP")
@@ -92,48 +92,47 @@ assert cybn.get_num_threads() == before
     run_python("-c", code, OMP_NUM_THREADS=None)
 
 
-CGROUPS = {
-    "version 2": ({"/sys/fs/cgroup/cpu.max": "150000 100000\n"}, 2),
-    "version 2, a whole number": ({"/sys/fs/cgroup/cpu.max": "300000 100000\n"}, 3),
-    "version 2, less than one": ({"/sys/fs/cgroup/cpu.max": "10000 100000\n"}, 1),
-    "version 2, unlimited": ({"/sys/fs/cgroup/cpu.max": "max 100000\n"}, 99),
-    "version 2, in a group": (
-        {
-            "/proc/self/cgroup": "0::/slice/own\n",
-            "/sys/fs/cgroup/slice/own/cpu.max": "700000 100000\n",
-            "/sys/fs/cgroup/slice/cpu.max": "500000 100000\n",
-        },
-        5,
-    ),
-    "version 1": (
-        {
-            "/proc/self/cgroup": "4:cpu,cpuacct:/\n",
-            "/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "250000\n",
-            "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
-        },
-        3,
-    ),
-    "version 1, unlimited": (
-        {
-            "/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
-            "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
-        },
-        99,
-    ),
-    "none": ({}, 99),
-}
-
-
+@pytest.mark.parametrize(("granted", "expected"), [(1, 1), (7, 7), (200, 99), (None, 99)])
 @needs_openmp
-@pytest.mark.parametrize(("files", "expected"), CGROUPS.values(), ids=CGROUPS)
-def test_no_more_threads_than_the_quota_rounded_up(monkeypatch, files, expected):
+def test_no_more_threads_than_the_quota(monkeypatch, granted, expected):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(_runtime, "_setting", None)
     monkeypatch.setattr(_runtime.native, "max_threads", lambda: 99)
     monkeypatch.setattr(_runtime, "_usable_processors", lambda: 99)
     monkeypatch.setattr(_runtime, "_quota", _runtime._quota.__wrapped__)  # not the kept result
-    monkeypatch.setattr(_runtime, "_read", lambda path: files.get(str(path), ""))
+    monkeypatch.setattr(_system, "processors", lambda: granted)
     assert cybn.get_num_threads() == expected
+
+
+@needs_openmp
+@pytest.mark.parametrize(("counts", "expected"), [("2", 2), ("64", 3), ("64,2", 3)])
+def test_no_more_threads_than_the_limit_of_openmp(counts, expected):
+    """Neither of those that are offered, nor of those that are asked for."""
+    code = f"{PRINT_COUNT}; cybn.set_num_threads(40); print(cybn.get_num_threads())"
+    printed = run_python("-c", code, OMP_NUM_THREADS=counts, OMP_THREAD_LIMIT="3")
+    assert printed.split() == [f"{expected}", "3"]
+
+
+@needs_openmp
+@pytest.mark.parametrize(("counts", "expected"), [("4,2", 4), (" 3 , 2 , 1", 3), ("+5", 5)])
+def test_of_nested_counts_the_outermost_holds(counts, expected):
+    assert int(run_python("-c", PRINT_COUNT, OMP_NUM_THREADS=counts)) == expected
+
+
+@needs_openmp
+@pytest.mark.parametrize("value", [None, "", " ", "0", "-2", "many", "4,", "4,x"])
+def test_a_variable_that_sets_no_count_lifts_no_bound(value):
+    """OpenMP passes over it; the processors and the quota still hold."""
+    code = """
+import cybn
+from cybn import _runtime
+_runtime.native.max_threads = lambda: 99
+_runtime._usable_processors = lambda: {}
+_runtime._quota = lambda: {}
+"""
+    for bounds in [(3, 50), (50, 3)]:
+        printed = run_python("-c", code.format(*bounds) + PRINT_COUNT, OMP_NUM_THREADS=value)
+        assert int(printed) == 3
 
 
 @needs_openmp
