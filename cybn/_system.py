@@ -68,10 +68,11 @@ def _own_group(controller, root):
 
 def _mounts(controller, root):
     """Return which group each mount of the hierarchy shows at its top, and where it is mounted."""
+    mounts = read_text(Path(root, "proc/self/mountinfo"))
     line = r"(?m)^\S+ \S+ \S+ (\S+) (\S+) .*?- (cgroup2?) \S* (\S+)$"
     return [
         (_unescaped(top).rstrip("/"), _unescaped(mounted_at))
-        for top, mounted_at, kind, options in re.findall(line, read_text(Path(root, "proc/self/mountinfo")))
+        for top, mounted_at, kind, options in re.findall(line, mounts)
         if (kind == "cgroup2" if controller == VERSION_2 else controller in options.split(","))
     ]
 
