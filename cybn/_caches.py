@@ -10,13 +10,13 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from . import _system
+from ._system import read_text
 
 MEBI = 1 << 20
 # The most of the last level that is taken, and of the second one for a core.
 MOST = 32 * MEBI
 MOST_OF_CORE = 4 * MEBI
-# The least of the last level that is taken, unless it is smaller: also where nothing is reported.
+# The least that is taken of a last level that is larger; also where nothing is reported.
 LEAST = 8 * MEBI
 LEAST_OF_CORE = MEBI // 2
 # Looking at one processor opens some twenty files, and machines have hundreds.
@@ -42,22 +42,15 @@ class _Level(NamedTuple):
     shared: frozenset  # the processors that share it
 
 
-def find_caches():
-    """Return the caches of the processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        usable = os.sched_getaffinity(0)
-    else:
-        usable = range(os.cpu_count() or 1)
-    found = read_caches("/", usable, _system.processors())
+def find_caches(usable, granted):
+    """Return the caches of the processors `usable`, of which `granted` may run at a time."""
+    found = read_caches("/", usable, granted)
     forced = _forced_size(os.environ.get("CYBN_CACHE_SIZE"))
     return found if forced is None else found._replace(last=forced)
 
 
-def read_caches(root, usable, granted=None):
-    """Return the caches of the processors `usable`, of which `granted` may run at a time.
-
-    `root` is the folder in which /sys is looked for.
-    """
+def read_caches(root, usable, granted):
+    """Return what /sys, looked for in the folder `root`, says of the caches."""
     usable = sorted(usable)
     some = usable[:: -(-len(usable) // MOST_LOOKED_AT)]
     looked_at = [levels for cpu in some if (levels := _read_levels(root, cpu))]
@@ -68,9 +61,9 @@ def read_caches(root, usable, granted=None):
     core, reported_core = min(_core_share(levels) for levels in looked_at)
     last = max((levels[-1] for levels in looked_at), key=lambda level: level.size)
     # Processors that this process may not use work for others, who use their share. But often they
-    # rest, so a single one does not count on its own share alone.
+    # rest, so it counts on LEAST, however small its own share is.
     ours = len(last.shared.intersection(usable))
-    share = last.size * min(ours, granted or ours) // len(last.shared)
+    share = last.size * min(ours, granted) // len(last.shared)
     return Caches(
         min(core, MOST_OF_CORE),
         min(last.size, MOST, max(share, LEAST)),
@@ -91,7 +84,7 @@ def _read_levels(root, cpu):
     levels = []
     for folder in Path(root, f"sys/devices/system/cpu/cpu{cpu}/cache").glob("index*"):
         number, size, kind, shared = (
-            _system.read_text(folder / name).strip()
+            read_text(folder / name).strip()
             for name in ("level", "size", "type", "shared_cpu_list")
         )
         if number in ("1", "2", "3", "4") and kind != "Instruction" and _size(size):

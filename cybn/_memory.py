@@ -6,6 +6,7 @@ import numpy as np
 
 from . import _native_memory as native
 from ._checks import checked_int
+from ._late import late
 
 # From here on malloc hands memory back to the system at times, and NumPy asks for huge pages.
 LARGE = 4 << 20
@@ -39,9 +40,8 @@ def contiguous(array):
 @cache
 def _granted():
     """Return the bytes of memory that this process may use, looked for when it is first asked."""
-    from ._system import memory_limit
-
-    return min(filter(None, (native.machine_memory(), memory_limit())), default=0)
+    limits = native.machine_memory(), late("_system").memory_limit()
+    return min(filter(None, limits), default=0)
 
 
 def _limit():

@@ -9,6 +9,7 @@ from functools import cache
 
 from . import _native_runtime as native
 from ._checks import checked_int
+from ._late import late
 from ._level import LEVEL, LEVELS
 from ._memory import kept_memory, kept_memory_limit
 from ._version import __version__
@@ -82,7 +83,7 @@ def get_num_threads():
     if chosen is None:
         chosen = native.max_threads()
         if not re.fullmatch(OMP_COUNTS, os.environ.get("OMP_NUM_THREADS", "")):
-            chosen = min(chosen, _usable_processors(), _quota())
+            chosen = min(chosen, len(_usable_processors()), _quota())
     return max(1, min(chosen, native.thread_limit()))
 
 
@@ -131,23 +132,19 @@ def schedule(nbytes):
 
 def _usable_processors():
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return os.sched_getaffinity(0)
+    return range(os.cpu_count() or 1)
 
 
 @cache
 def _quota():
-    from ._system import processors
-
-    return processors() or MOST_THREADS
+    return late("_system").processors() or MOST_THREADS
 
 
 @cache
 def caches():
     """Return the sizes of the caches, looked for when a large call first asks."""
-    from ._caches import find_caches
-
-    return find_caches()
+    return late("_caches").find_caches(_usable_processors(), _quota())
 
 
 if os.environ.get("CYBN_CACHE_SIZE"):
@@ -156,10 +153,8 @@ if os.environ.get("CYBN_CACHE_SIZE"):
 
 def _openmp_libraries():
     """Return the files of the OpenMP libraries loaded in this process, none if unknown."""
-    from ._system import read_text
-
     files = r"(?m)^[^/\n]*(/.*/lib(?:gomp|i?omp5?)(?:-[0-9a-f]+)?\.[^/\n]*)$"
-    return sorted(set(re.findall(files, read_text("/proc/self/maps"))))
+    return sorted(set(re.findall(files, late("_system").read_text("/proc/self/maps"))))
 
 
 def show_config(mode="print"):

@@ -144,7 +144,7 @@ cdef class Block:
 
 def machine_memory():
     """The bytes of memory of the machine."""
-    return max(0, <Py_ssize_t>physical_memory())
+    return int(physical_memory())
 
 
 def kept_memory():

@@ -61,32 +61,32 @@ def hybrid():
 LAPTOP = machine(8, 2, "1280K", "12288K", 8)
 ZEN = machine(32, 1, "1024K", "32768K", 8)
 MACHINES = {
-    "laptop": (LAPTOP, range(8), None, Caches(1280 * KIBI, 12 * MEBI, 1280 * KIBI, 12 * MEBI)),
+    "laptop": (LAPTOP, range(8), 1024, Caches(1280 * KIBI, 12 * MEBI, 1280 * KIBI, 12 * MEBI)),
     "laptop, half of its processors": (
         machine(8, 2, "512K", "24M", 8),
         range(4),
-        None,
+        1024,
         Caches(512 * KIBI, 12 * MEBI, 512 * KIBI, 24 * MEBI),
     ),
-    "hybrid laptop": (hybrid(), range(10), None, Caches(MEBI // 2, 12 * MEBI, 2 * MEBI, 12 * MEBI)),
-    "Zen": (ZEN, range(32), None, Caches(MEBI, 32 * MEBI, MEBI, 32 * MEBI)),
-    "Zen, one core of a complex": (ZEN, [9], None, Caches(MEBI, LEAST, MEBI, 32 * MEBI)),
+    "hybrid laptop": (hybrid(), range(10), 1024, Caches(MEBI // 2, 12 * MEBI, 2 * MEBI, 12 * MEBI)),
+    "Zen": (ZEN, range(32), 1024, Caches(MEBI, 32 * MEBI, MEBI, 32 * MEBI)),
+    "Zen, one core of a complex": (ZEN, [9], 1024, Caches(MEBI, LEAST, MEBI, 32 * MEBI)),
     "Zen with more cache on top": (
         machine(16, 2, "1M", "96M", 16),
         range(16),
-        None,
+        1024,
         Caches(MEBI, MOST, MEBI, 96 * MEBI),
     ),
     "cloud": (
         machine(2, 1, "2048K", "491520K", 2),
         range(2),
-        None,
+        1024,
         Caches(2 * MEBI, MOST, 2 * MEBI, 480 * MEBI),
     ),
     "container, some processors": (
         machine(64, 2, "2M", "128M", 64),
         range(10, 16),
-        None,
+        1024,
         Caches(2 * MEBI, 12 * MEBI, 2 * MEBI, 128 * MEBI),
     ),
     "container, a quota": (
@@ -98,39 +98,39 @@ MACHINES = {
     "container, few processors": (
         machine(64, 2, "2M", "64M", 64),
         [3],
-        None,
+        1024,
         Caches(2 * MEBI, LEAST, 2 * MEBI, 64 * MEBI),
     ),
     "ARM, which hides the cache of the system": (
         machine(4, 1, "1024K"),
         range(4),
-        None,
+        1024,
         Caches(MEBI, MEBI, MEBI, MEBI),
     ),
     "ARM, clusters of four": (
         processor(0, (1, "Data", "64K", "0"), (2, "Unified", "2M", "0-3"))
         | processor(4, (1, "Data", "64K", "4"), (2, "Unified", "4M", "4-7")),
         range(8),
-        None,
+        1024,
         Caches(MEBI // 2, 4 * MEBI, 2 * MEBI, 4 * MEBI),
     ),
     "the first processor is not ours, or off": (
         {path: text for path, text in ZEN.items() if "/cpu0/" not in path},
         [0, 1],
-        None,
+        1024,
         Caches(MEBI, LEAST, MEBI, 32 * MEBI),
     ),
-    "units": (machine(2, 1, "1048576", "1G", 2), [0, 1], None, Caches(MEBI, MOST, MEBI, 1 << 30)),
+    "units": (machine(2, 1, "1048576", "1G", 2), [0, 1], 1024, Caches(MEBI, MOST, MEBI, 1 << 30)),
     "a core with too much": (
         machine(1, 1, "32M"),
         [0],
-        None,
+        1024,
         Caches(MOST_OF_CORE, 32 * MEBI, 32 * MEBI, 32 * MEBI),
     ),
     "not said who shares it": (
         processor(0, (2, None, "1M", None), (3, None, "16M", None)),
         [0],
-        None,
+        1024,
         Caches(MEBI, 16 * MEBI, MEBI, 16 * MEBI),
     ),
 }
@@ -158,7 +158,7 @@ NONSENSE = {
 
 @pytest.mark.parametrize("files", NONSENSE.values(), ids=NONSENSE)
 def test_where_nothing_is_known(tmp_path, files):
-    assert read_caches(write_tree(tmp_path, files), [0]) == UNKNOWN
+    assert read_caches(write_tree(tmp_path, files), [0], 1) == UNKNOWN
 
 
 def test_of_many_processors_a_few_are_looked_at(tmp_path, monkeypatch):
@@ -167,14 +167,14 @@ def test_of_many_processors_a_few_are_looked_at(tmp_path, monkeypatch):
     monkeypatch.setattr(_caches, "_read_levels", lambda root, cpu: looked_at.append(cpu))
     for count in [1, 2, 8, 9, 500]:
         looked_at.clear()
-        assert read_caches(tmp_path, range(count)) == UNKNOWN
+        assert read_caches(tmp_path, range(count), count) == UNKNOWN
         assert min(count, 5) <= len(looked_at) <= 8
         assert max(looked_at) - min(looked_at) >= count * 3 // 4 - 1
 
 
 def test_a_call_takes_no_more_than_the_most(tmp_path, monkeypatch):
     """However much the system reports: see there whether it streams."""
-    found = read_caches(write_tree(tmp_path, machine(2, 1, "2048K", "491520K", 2)), [0, 1])
+    found = read_caches(write_tree(tmp_path, machine(2, 1, "2048K", "491520K", 2)), [0, 1], 2)
     monkeypatch.setattr(_runtime, "caches", lambda: found)
     assert _runtime.schedule(MOST)[:3] == (True, True, MOST)
     config = cybn.show_config(mode="dict")

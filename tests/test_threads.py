@@ -98,7 +98,7 @@ def test_no_more_threads_than_the_quota(monkeypatch, granted, expected):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(_runtime, "_setting", None)
     monkeypatch.setattr(_runtime.native, "max_threads", lambda: 99)
-    monkeypatch.setattr(_runtime, "_usable_processors", lambda: 99)
+    monkeypatch.setattr(_runtime, "_usable_processors", lambda: range(99))
     monkeypatch.setattr(_runtime, "_quota", _runtime._quota.__wrapped__)  # not the kept result
     monkeypatch.setattr(_system, "processors", lambda: granted)
     assert cybn.get_num_threads() == expected
@@ -127,7 +127,7 @@ def test_a_variable_that_sets_no_count_lifts_no_bound(value):
 import cybn
 from cybn import _runtime
 _runtime.native.max_threads = lambda: 99
-_runtime._usable_processors = lambda: {}
+_runtime._usable_processors = lambda: range({})
 _runtime._quota = lambda: {}
 """
     for bounds in [(3, 50), (50, 3)]:
