@@ -28,7 +28,7 @@ TESTS = [
     *("test_layer.py", "test_threads.py", "test_config.py", "test_faults.py"),
     f"test_guards.py::test_pages_around_arrays_are_not_touched[{LEVEL}]",
     *(
-        "test_memory.py",
+        *("test_memory.py", "test_caches.py", "test_cgroups.py", "test_limits.py"),
         "test_concurrency.py",
         "test_fork.py::test_five_rounds_of_nested_forks_are_quick",
     ),
