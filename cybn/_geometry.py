@@ -25,7 +25,8 @@ class Geometry(NamedTuple):
     values: int  # of a statistic
     cells: int  # channels of all samples
     group: int  # cells of a statistic
-    work_size: int  # of the kernels' work array
+    saved_size: int  # of what the kernels save for backward and the Cache
+    scratch_size: int  # of what they need while they run; 0: nothing from here
     per_sample: "Geometry | None"  # that with gamma and beta for each sample, if it has any
 
 
@@ -36,11 +37,11 @@ def _geometry(
     samples, outer, channels, inner = axes
     cells = samples * channels
     values = outer * inner * group * (samples if shared else 1)
-    layout, work_size = None, kernels.WORK_ROWS * cells
+    layout, sizes = None, (kernels.SAVED_ROWS * cells, 0)
     if cells * values:
         layout = kernels.Layout(*axes, group, math.prod(parameters), shared, inside)
-        work_size = layout.work_size
-    return Geometry(layout, statistics, parameters, values, cells, group, work_size, per_sample)
+        sizes = layout.saved_size, layout.scratch_size
+    return Geometry(layout, statistics, parameters, values, cells, group, *sizes, per_sample)
 
 
 def _of_shape(*, tuples):

@@ -63,18 +63,17 @@ class Cache:
     """
 
     __slots__ = (
-        *("_beta", "_centered", "_gamma", "_geometry", "_where", "_work"),
+        *("_beta", "_centered", "_counts", "_gamma", "_geometry", "_saved", "_where"),
         *("count", "training", "x"),
     )
 
-    def __init__(self, x, geometry, work, gamma, beta, training, centered, where, count):
+    def __init__(self, x, geometry, saved, gamma, beta, training, centered, mask):
         self.x = x
         self.training = training
-        self.count = count
+        self._where, self._counts, self.count = mask
         self._geometry = geometry
-        self._work = work
+        self._saved = saved
         self._centered = centered
-        self._where = where
         self._gamma = gamma
         self._beta = beta
 
@@ -84,7 +83,7 @@ class Cache:
 
     def _statistic(self, row):
         _, statistics, _, _, cells, group, *_ = self._geometry
-        values = self._work[row * cells : (row + 1) * cells : group]
+        values = self._saved[row * cells : (row + 1) * cells : group]
         return values[: math.prod(statistics)].reshape(statistics)
 
     def __repr__(self):
@@ -220,11 +219,12 @@ def normalize(
     `centered`.
     """
     y = empty_like(x) if out is None else out
-    work = np.empty(geometry.work_size)
-    where, counts, count = mask or (None, None, geometry.values)
+    saved, scratch = _work_arrays(geometry)
+    mask = mask or (None, None, geometry.values)
+    where, counts, _ = mask
     way = schedule(2 * x.nbytes)
     # The kernel takes the usual arrays as they are; it refuses what is to be converted or is wrong.
-    arrays = x, y, where, counts, gamma, beta, running_mean, running_var, work
+    arrays = x, y, where, counts, gamma, beta, running_mean, running_var, saved, scratch
     if (
         given is not x
         or not x.size
@@ -232,7 +232,7 @@ def normalize(
     ):
         if geometry.per_sample and has_rows(gamma, beta, geometry):
             geometry = geometry.per_sample
-            work = np.empty(geometry.work_size)
+            saved, scratch = _work_arrays(geometry)
         gamma = as_parameter(gamma, "gamma", geometry.parameters)
         beta = as_parameter(beta, "beta", geometry.parameters)
         running = running_mean, running_var
@@ -240,16 +240,16 @@ def normalize(
         _check_forward_memory(given, x, y, where, gamma, beta, *running, training)
         plain = [as_plain(array) for array in running]
         flat = [None if array is None else array.reshape(-1) for array in plain]
-        arrays = x, np.asarray(y), where, counts, gamma, beta, *flat, work
+        arrays = x, np.asarray(y), where, counts, gamma, beta, *flat, saved, scratch
         if not x.size:
-            work.fill(np.nan)
+            saved.fill(np.nan)
         else:
             settings = training, centered, momentum, eps, way
             _insist(kernels.forward(arrays, geometry.layout, *settings))
             if training and running_mean is not None:
                 running_mean[...], running_var[...] = plain
     kept = None if out is given else x
-    return y, Cache(kept, geometry, work, gamma, beta, training, centered, where, count)
+    return y, Cache(kept, geometry, saved, gamma, beta, training, centered, mask)
 
 
 def statistics(x, axis, where):
@@ -257,13 +257,20 @@ def statistics(x, axis, where):
     x = as_input(x, "x")
     geometry = batch_geometry(x.shape, axis)
     mask = (None, None, geometry.values) if where is None else as_mask(where, x.shape, axis)
-    where, counts, count = mask
-    work = np.full(geometry.work_size, np.nan)
-    if x.size:
-        arrays = x, None, where, counts, *[None] * 4, work
+    saved, scratch = _work_arrays(geometry)
+    if not x.size:
+        saved.fill(np.nan)
+    else:
+        arrays = x, None, *mask[:2], *[None] * 4, saved, scratch
         settings = True, True, 0.0, 1.0, schedule(x.nbytes)
         _insist(kernels.forward(arrays, geometry.layout, *settings))
-    return Cache(x, geometry, work, None, None, True, True, where, count)
+    return Cache(x, geometry, saved, None, None, True, True, mask)
+
+
+def _work_arrays(geometry):
+    """Return an array for what the kernels save, and one, or None, for what they need meanwhile."""
+    size = geometry.scratch_size
+    return np.empty(geometry.saved_size), np.empty(size) if size else None
 
 
 def _insist(taken):
@@ -338,8 +345,9 @@ def backward(dy, cache, *, out=None):
     flat = shape if len(shape) == 1 else math.prod(shape)
     dgamma = None if cache._gamma is None else np.empty(flat, cache._gamma.dtype)
     dbeta = None if cache._beta is None else np.empty(flat, cache._beta.dtype)
-    work, way = np.empty(geometry.work_size), schedule(3 * x.nbytes)
-    arrays = dy, x, dx, cache._where, dgamma, dbeta, work, cache._work
+    size, way = geometry.scratch_size, schedule(3 * x.nbytes)
+    saved, scratch = cache._saved, np.empty(size) if size else None
+    arrays = dy, x, dx, cache._where, cache._counts, dgamma, dbeta, saved, scratch
     settings = cache.training, cache._centered, way
     if not x.size or not kernels.backward(arrays, geometry.layout, *settings):
         given, dy = dy, as_input(dy, "dy", x)

@@ -17,7 +17,7 @@ cdef extern from "numpy/arrayobject.h":
     void* PyArray_DATA(PyArrayObject*)
 
 cdef enum:
-    MOST_ARRAYS = 9
+    MOST_ARRAYS = 10
 
 # An array of a call, or None: then all is 0. Its shape may be read while the GIL is held.
 cdef struct Array:

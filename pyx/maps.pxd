@@ -1,13 +1,13 @@
 # The second phase over a block of a tile: the elementwise map.
 
-from call cimport Call, Pass, mean_row, row
+from call cimport Call, Pass
 from plan cimport (
     APART, BANDS, MARGIN, WIDTH, Band, Plan, Tile, Unit, cut, lanes_from, skew_of, spread,
     tile_at, unit_at,
 )
 from rows cimport (
-    LINE, STRIP, VECTOR, Coefficients, Mask, advanced, clear, differentiate, narrow,
-    normalize, not_null, prefetch, real, to_line, widen,
+    STRIP, VECTOR, Coefficients, Mask, advanced, clear, differentiate, narrow,
+    normalize, not_null, prefetch, real, thread_lanes, to_line, widen,
 )
 
 cdef extern from "cache.h" nogil:
@@ -57,11 +57,6 @@ cdef inline void map_strips(
 ) noexcept nogil:
     """Map neighbouring values, in strips of fixed lengths, as vectors are."""
     cdef Py_ssize_t j = 0, stop
-    cdef double of_cell[4]
-    if not k.step:      # in registers
-        of_cell[0], of_cell[1], of_cell[2] = k.first[0], k.first[k.apart], k.first[2 * k.apart]
-        of_cell[3] = 0 if dy == NULL else k.first[3 * k.apart]
-        k.first, k.apart = &of_cell[0], 1
     if stream:          # strips that begin a line
         stop = min(to_line(out) // sizeof(real), length)
         j = map_stretch(x, dy, out, j, stop, 8, 0, 0, k, mask, False)
@@ -108,19 +103,21 @@ cdef inline void map_cell(
 ) noexcept nogil:
     """Map units whose rows lie end to end, all of one cell."""
     cdef const Plan* p = &call.plan
-    cdef const double* first = row(call, mean_row) + tile.first_cell
+    cdef double of_cell[4]
     cdef Py_ssize_t i, place
     cdef Unit unit
     cdef Band band
+    for i in range(4 if kind & BOTH else 3):
+        of_cell[i] = call.coefficients[i][tile.first_cell]
     for i in range(block * p.map_units, min((block + 1) * p.map_units, p.units)):
         unit = unit_at(p, tile, i)
         band = Band(unit.offset, 1, 0, unit.rows * tile.width + unit.tail)
         place = unit.first_row * tile.width
         if call.gamma == NULL:
-            map_band(call, x, &band, kind, Coefficients(first, p.cells, 0, NULL, NULL))
+            map_band(call, x, &band, kind, Coefficients(&of_cell[0], 1, 0, NULL, NULL))
         else:
             map_band(call, x, &band, kind, Coefficients(
-                first, p.cells, 0, <const double*>not_null(call.gamma + place), call.beta + place))
+                &of_cell[0], 1, 0, <const double*>not_null(call.gamma + place), call.beta + place))
 
 
 cdef inline void map_lanes(
@@ -136,8 +133,7 @@ cdef inline void map_lanes(
     cdef bint alone = call.by_part and p.sample_tiles > 1   # others may be unsolved
     cdef Py_ssize_t skew = skew_of(p, tile.offset, lines, sizeof(real))
     cdef Py_ssize_t next_skew = 0
-    cdef double space[4 * APART + 2 * LINE]
-    cdef double* lanes = lanes_from(space, skew)
+    cdef double* lanes = lanes_from(thread_lanes(), skew)
     # Four coefficients for each lane of the widest rows would fill the first-level cache.
     cdef Py_ssize_t step = APART
     cdef Unit unit
@@ -150,7 +146,7 @@ cdef inline void map_lanes(
     if kind & BOTH and tile.width > WIDTH * 7 // 8:
         step = WIDTH // 2 + MARGIN
     for i in range(4 if kind & BOTH else 3):
-        spread(p, tile, row(call, mean_row + i), lanes + i * APART, not alone)
+        spread(p, tile, call.coefficients[i], lanes + i * APART, not alone)
     for i in range(block * p.map_units, min((block + 1) * p.map_units, p.units)):
         unit = unit_at(p, tile, i)
         heads = unit.rows if alone else 1 if tile.first and unit.first_row == 0 else 0

@@ -17,7 +17,8 @@
 # everything.
 #
 # A run is cut into pieces, runs x pieces are the units, and a block is a number of units. Sums are
-# kept per block and added in the order of blocks: all that decides the order of summation is made
+# made for sections of a block, whose rows are so few that rounding errors do not add up, then for
+# the block, and blocks are added in their order: all that decides the order of summation is made
 # from the shape alone. Where rows begin (`skew`) and the map's blocks (`plan_map`) do not.
 
 from libc.string cimport memcpy
@@ -38,6 +39,7 @@ cdef enum:
     ACROSS_ROWS = 64        # rows of a piece
     ACROSS_VALUES = 16384   # of a piece, if there are several: four fit the second-level cache
     ALONG_ROWS = 256
+    SECTION_ROWS = 256      # of a section
     BLOCK_VALUES = 32768    # a block is worth a thread's while
     BLOCK_ROWS = 128        # and has few partial sums: across, two for each cell
     BLOCKS = 64             # of one tile, at the most
@@ -55,6 +57,9 @@ cdef struct Shape:
 cdef struct Plan:
     Shape shape
     Py_ssize_t cells, size
+    # Channels are cut into bundles, and these into tiles: a large group is a bundle, others are
+    # all in one, and each in one tile.
+    Py_ssize_t bundle_channels, bundle_tiles
     Py_ssize_t tile_channels, sample_tiles, tiles, part_tiles, parts
     bint along
     Py_ssize_t span                 # lanes of one cell
@@ -62,7 +67,7 @@ cdef struct Plan:
     Py_ssize_t runs, run_stride
     Py_ssize_t rows, row_stride, tail
     Py_ssize_t piece_rows, pieces
-    Py_ssize_t units, block_units, blocks
+    Py_ssize_t units, section_units, block_units, blocks
     Py_ssize_t map_units, map_blocks    # as block_units and blocks, in the map
     Py_ssize_t column_tiles         # where the sums of columns are wanted, too: tiles of a part
     # How far ahead lies what is read next, for prefetching: hardware guesses only straight on.
@@ -100,7 +105,8 @@ cdef inline Py_ssize_t quotient(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
 
 
 cdef inline void plan_along(Plan* p, const Shape* s) noexcept nogil:
-    p.tile_channels, p.span, p.fold = 1, LANES, 1
+    p.bundle_channels, p.bundle_tiles, p.tile_channels = s.channels, s.channels, 1
+    p.span, p.fold = LANES, 1
     p.runs, p.run_stride = s.outer, s.channels * s.inner
     p.rows, p.row_stride, p.tail = s.inner // LANES, LANES, s.inner % LANES
     p.piece_rows = ALONG_ROWS
@@ -116,15 +122,20 @@ cdef inline void plan_across(Plan* p, const Shape* s) noexcept nogil:
     while whole_strips * matrix_width < FOLDED and whole_strips * 2 * ACROSS_ROWS <= s.outer:
         whole_strips *= 2
     p.fold = max(1, min(whole_strips, WIDTH // matrix_width, s.outer))
-    p.tile_channels, p.span = min(s.channels, WIDTH // s.inner), s.inner
-    while p.tile_channels % s.group and s.group % p.tile_channels:
-        p.tile_channels -= 1
+    p.span = s.inner
+    # Tiles of even width, of whole groups if these fit into one.
+    cdef Py_ssize_t together = s.group if s.group * s.inner <= WIDTH else 1
+    p.bundle_channels = s.group if together < s.group else s.channels
+    cdef Py_ssize_t units = p.bundle_channels // together
+    p.bundle_tiles = ceil_div(units, WIDTH // (together * s.inner))
+    p.tile_channels = ceil_div(units, p.bundle_tiles) * together
     p.runs, p.run_stride = 1, 0
     p.rows, p.row_stride = s.outer // p.fold, p.fold * matrix_width
     p.tail = s.outer % p.fold * matrix_width
     p.piece_rows = ACROSS_ROWS
     if p.rows > ACROSS_ROWS:
         p.piece_rows = min(ACROSS_ROWS, ACROSS_VALUES // (p.fold * p.tile_channels * s.inner))
+        p.piece_rows = p.piece_rows // 4 * 4
     # Rows further down; or in the next tile, if there is one, and it comes soon.
     p.map_ahead = ceil_div(NEAR, p.row_stride) * p.row_stride
     if p.rows <= ACROSS_ROWS and p.tile_channels < s.channels:
@@ -145,7 +156,7 @@ cdef inline Plan make_plan(Shape s) noexcept nogil:
         plan_across(&p, &s)
     p.cells = s.samples * s.channels
     p.size = p.cells * s.outer * s.inner
-    p.sample_tiles = ceil_div(s.channels, p.tile_channels)
+    p.sample_tiles = s.channels // p.bundle_channels * p.bundle_tiles
     p.tiles = s.samples * p.sample_tiles
     p.part_tiles = p.tiles if s.shared else ceil_div(s.group, p.tile_channels)
     p.part_tiles *= max(1, PART_VALUES * p.tiles // (p.part_tiles * p.size))
@@ -156,7 +167,8 @@ cdef inline Plan make_plan(Shape s) noexcept nogil:
     p.block_units = max(ceil_div(p.units, BLOCKS), ceil_div(BLOCK_VALUES, max(1, unit_values)))
     p.block_units = max(p.block_units, ceil_div(BLOCK_ROWS, p.piece_rows))
     p.blocks = ceil_div(p.units, p.block_units)
-    cdef Py_ssize_t last_channels = s.channels - (p.sample_tiles - 1) * p.tile_channels
+    p.section_units = max(1, SECTION_ROWS // max(1, min(p.piece_rows, p.rows)))
+    cdef Py_ssize_t last_channels = p.bundle_channels - (p.bundle_tiles - 1) * p.tile_channels
     p.skewed = p.rows >= SKEWED_ROWS and p.fold * last_channels * p.span >= SKEWED_WIDTH
     p.column_tiles = max(
         COLUMN_ROWS, ceil_div(p.tiles, 4 * BLOCKS), ceil_div(BLOCK_VALUES, s.inner))
@@ -166,9 +178,12 @@ cdef inline Plan make_plan(Shape s) noexcept nogil:
 cdef inline Tile tile_at(const Plan* p, Py_ssize_t index) noexcept nogil:
     cdef Tile tile
     cdef Py_ssize_t sample = quotient(index, p.sample_tiles)
-    cdef Py_ssize_t channel = (index - sample * p.sample_tiles) * p.tile_channels
+    cdef Py_ssize_t in_sample = index - sample * p.sample_tiles
+    cdef Py_ssize_t bundle = quotient(in_sample, p.bundle_tiles)
+    cdef Py_ssize_t in_bundle = (in_sample - bundle * p.bundle_tiles) * p.tile_channels
+    cdef Py_ssize_t channel = bundle * p.bundle_channels + in_bundle
     tile.first_cell = sample * p.shape.channels + channel
-    tile.cells = min(p.tile_channels, p.shape.channels - channel)
+    tile.cells = min(p.tile_channels, p.bundle_channels - in_bundle)
     tile.width = p.fold * tile.cells * p.span
     tile.offset = (sample * p.shape.outer * p.shape.channels + channel) * p.shape.inner
     tile.first, tile.last = channel == 0, channel + tile.cells == p.shape.channels
@@ -271,18 +286,27 @@ cdef inline void spread(
         spread_cells(values, p.span, MARGIN, lanes + tile.width)
 
 
-cdef inline void gather(
-    const Plan* p, const Tile* tile, double* lanes, double* values,
+cdef inline void put(
+    const double* lanes, Py_ssize_t span, Py_ssize_t count, double* values, bint more,
 ) noexcept nogil:
-    """Sum the lanes of every cell of a tile."""
+    cdef Py_ssize_t c
+    for c in range(count):
+        values[c] = values[c] + lanes[c * span] if more else lanes[c * span]
+
+
+cdef inline void gather(
+    const Plan* p, const Tile* tile, double* lanes, double* values, bint more,
+) noexcept nogil:
+    """Sum the lanes of every cell of a tile; if there is more to come, add to what was before."""
     cdef Py_ssize_t c
     values += tile.first_cell
     halve(lanes, p.fold, tile.cells * p.span)
-    if p.span > 1:
-        for c in range(tile.cells):
-            halve(lanes + c * p.span, p.span, 1)
+    if p.span == 1:
+        put(lanes, 1, tile.cells, values, more)
+        return
     for c in range(tile.cells):
-        values[c] = lanes[c * p.span]
+        halve(lanes + c * p.span, p.span, 1)
+    put(lanes, p.span, tile.cells, values, more)
 
 
 cdef inline void keep_columns(Plan* p) noexcept nogil:

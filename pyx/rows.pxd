@@ -10,6 +10,12 @@ cdef extern from "cache.h" nogil:
     void prefetch(const void* address, size_t size) noexcept
     size_t to_line(const void* address) noexcept
 
+cdef extern from "thread.h" nogil:
+    enum:
+        THREAD_SCRATCH          # doubles
+    double* thread_lanes() noexcept     # four rows of APART lanes, and two lines
+    double* thread_scratch() noexcept
+
 cdef extern from "convert.h" nogil:
     enum:
         VECTOR          # values that are mapped at once: those of two registers, at the most 16

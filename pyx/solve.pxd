@@ -4,52 +4,99 @@ from libc.math cimport sqrt
 from libc.string cimport memcpy, memset
 
 from call cimport (
-    Call, center_row, count_row, dbeta_row, dgamma_row, invstd_row, mean_row, partial, row,
-    running_mean_row, running_var_row, scale_row, shift_row, slope_row, var_row,
+    Call, center_row, count_row, dx_slope_row, invstd_row, mean_row, partial, product_row, row,
+    running_mean_row, running_var_row, saved, shift_row, slope_row, sum_row, var_row,
 )
 from plan cimport Plan
-from rows cimport repeat
+from rows cimport halve, repeat
 
-
-cdef inline void add_up(double* values, Py_ssize_t count, Py_ssize_t kept) noexcept nogil:
-    """Add to each of the first values those that follow at multiples of their number."""
-    cdef Py_ssize_t part, i
-    for part in range(1, count // kept):
-        for i in range(kept):
-            values[i] += values[part * kept + i]
+cdef enum:
+    FAR = 16    # variances, from the mean to K, squared: more than four standard deviations
 
 
 cdef inline void add_blocks(const Call* call, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
-    """Add the partial sums of cells start to stop to those of block 0, in block order."""
-    cdef Py_ssize_t cells = call.plan.cells
-    cdef double* first = partial(call, 0)
-    cdef const double* other
-    cdef Py_ssize_t block, c
-    for block in range(1, call.plan.blocks):
-        other = partial(call, block)
+    """The sums of cells start to stop, of all blocks in their order."""
+    cdef Py_ssize_t cells = call.plan.cells, count = (stop - start) * sizeof(double)
+    cdef double* s1 = row(call, sum_row)
+    cdef double* s2 = row(call, product_row)
+    cdef const double* block
+    cdef Py_ssize_t i, c
+    memcpy(s1 + start, partial(call, 0) + start, count)
+    memcpy(s2 + start, partial(call, 0) + cells + start, count)
+    for i in range(1, call.plan.blocks):
+        block = partial(call, i)
         for c in range(start, stop):
-            first[c] += other[c]
-        for c in range(cells + start, cells + stop):
-            first[c] += other[c]
+            s1[c] += block[c]
+        for c in range(start, stop):
+            s2[c] += block[cells + c]
 
 
 cdef inline void pool(
     const Plan* p, double* values, Py_ssize_t start, Py_ssize_t stop,
 ) noexcept nogil:
     """Give every cell the sum over those that have one statistic with it."""
-    cdef Py_ssize_t c, i
-    cdef double total
-    cdef Py_ssize_t group = p.shape.group
+    cdef Py_ssize_t i, group = p.shape.group
     if p.shape.shared:
-        add_up(values, p.cells, p.shape.channels)
+        halve(values, p.shape.samples, p.shape.channels)
         repeat(values, p.cells, p.shape.channels)
     if group > 1:
-        for c in range(start // group, stop // group):
-            total = 0
-            for i in range(c * group, (c + 1) * group):
-                total += values[i]
-            for i in range(c * group, (c + 1) * group):
-                values[i] = total
+        for i in range((stop - start) // group):
+            halve(values + start + i * group, group, 1)
+            repeat(values + start + i * group, group, 1)
+
+
+cdef inline bint settle_forward(
+    const Call* call, Py_ssize_t start, Py_ssize_t stop, bint first,
+) noexcept nogil:
+    """mean = K + S1/n, var = (S2 - S1**2/n)/n. True: these are to be summed once more.
+
+    What cancels in the variance is (K - mean)**2, and K may be far off. At first cells where it is
+    get their mean for K.
+    """
+    cdef double* mean = saved(call, mean_row)
+    cdef double* var = saved(call, var_row)
+    cdef double* shift = row(call, shift_row)
+    cdef const double* count = row(call, count_row)
+    cdef double* s1 = row(call, sum_row)
+    cdef double* s2 = row(call, product_row)
+    cdef double n, off, v
+    cdef bint again = False
+    cdef Py_ssize_t c
+    add_blocks(call, start, stop)
+    pool(&call.plan, s1, start, stop)
+    pool(&call.plan, s2, start, stop)
+    if not call.centered:
+        memset(s1 + start, 0, (stop - start) * sizeof(double))
+    for c in range(start, stop):
+        n = max(1, count[c])
+        off = s1[c] / n
+        v = (s2[c] - s1[c] * off) / n
+        mean[c] = shift[c] + off
+        var[c] = 0 if v < 0 else v      # so that NaN stays
+    if first:
+        for c in range(start, stop):
+            off = mean[c] - shift[c]
+            if off * off > FAR * var[c]:
+                shift[c], again = mean[c], True
+    return again
+
+
+cdef inline bint settle_backward(
+    const Call* call, Py_ssize_t start, Py_ssize_t stop, bint first,
+) noexcept nogil:
+    add_blocks(call, start, stop)
+    return False
+
+
+cdef inline bint was_far(const Call* call, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """Whether one of these cells is to be summed once more. (If K was the mean from the first, it
+    has the same sums again.)"""
+    cdef const double* mean = saved(call, mean_row)
+    cdef bint any_far = False
+    cdef Py_ssize_t c
+    for c in range(start, stop):
+        any_far |= call.shift[c] == mean[c]
+    return any_far
 
 
 cdef inline void average(
@@ -69,30 +116,14 @@ cdef inline void average(
 
 
 cdef inline void solve_forward(const Call* call, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
-    """mean = K + S1/n, var = (S2 - S1**2/n)/n, slope = gamma / sqrt(var + eps)."""
-    cdef double* mean = row(call, mean_row)
-    cdef double* var = row(call, var_row)
-    cdef double* invstd = row(call, invstd_row)
-    cdef double* slope = row(call, slope_row)
-    cdef const double* shift = row(call, shift_row)
-    cdef const double* count = row(call, count_row)
-    cdef double* s1 = partial(call, 0)
-    cdef double* s2 = s1 + call.plan.cells
+    """slope = gamma / sqrt(var + eps)."""
+    cdef const double* var = saved(call, var_row)
+    cdef double* invstd = saved(call, invstd_row)
+    cdef double* slope = saved(call, slope_row)
     cdef double eps = call.eps
-    cdef double n, v
     cdef Py_ssize_t c
     if call.sums:
-        add_blocks(call, start, stop)
-        pool(&call.plan, s1, start, stop)
-        pool(&call.plan, s2, start, stop)
-        if not call.centered:
-            memset(s1 + start, 0, (stop - start) * sizeof(double))
-        for c in range(start, stop):
-            n = max(1, count[c])
-            mean[c] = shift[c] + s1[c] / n
-            v = (s2[c] - s1[c] * s1[c] / n) / n
-            var[c] = 0 if v < 0 else v      # so that NaN stays
-        average(call, running_mean_row, mean, 0, start, stop)
+        average(call, running_mean_row, saved(call, mean_row), 0, start, stop)
         average(call, running_var_row, var, 1, start, stop)
     for c in range(start, stop):
         invstd[c] = 1 / sqrt(var[c] + eps)
@@ -101,34 +132,25 @@ cdef inline void solve_forward(const Call* call, Py_ssize_t start, Py_ssize_t st
 
 cdef inline void solve_backward(const Call* call, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """dx = scale*dy - sum(scale*dy)/n - (x - mean) * invstd**2 * sum(scale*dy * (x - mean))/n."""
-    cdef Py_ssize_t cells = call.plan.cells
-    cdef const double* mean = call.forward_work + mean_row * cells
-    cdef const double* invstd = call.forward_work + invstd_row * cells
-    cdef const double* scale = call.forward_work + slope_row * cells
-    cdef const double* count = call.forward_work + count_row * cells
-    cdef double* s1 = partial(call, 0)
-    cdef double* s2 = s1 + cells
-    cdef double* slope = row(call, slope_row)
+    cdef const double* invstd = saved(call, invstd_row)
+    cdef const double* scale = saved(call, slope_row)
+    cdef const double* count = row(call, count_row)
+    cdef double* s1 = row(call, sum_row)
+    cdef double* s2 = row(call, product_row)
+    cdef double* slope = row(call, dx_slope_row)
     cdef double* center = row(call, center_row)
     cdef double n
     cdef Py_ssize_t c
     if call.sums:
-        add_blocks(call, start, stop)
         for c in range(start, stop):
-            row(call, dbeta_row)[c] = s1[c]
-            row(call, dgamma_row)[c] = s2[c] * invstd[c]
-    if not call.training:       # dx = (dy - 0) * scale + 0
+            s2[c] *= invstd[c]
+    if not call.training:
         for c in range(start, stop):
-            row(call, mean_row)[c] = center[c] = 0
-            slope[c] = scale[c]
+            center[c] = 0
         return
-    memcpy(row(call, mean_row) + start, mean + start, (stop - start) * sizeof(double))
-    memcpy(row(call, scale_row) + start, scale + start, (stop - start) * sizeof(double))
     for c in range(start, stop):
-        center[c] = scale[c] * s1[c]
-        slope[c] = scale[c] * (s2[c] * invstd[c])
-    if not call.centered:
-        memset(center + start, 0, (stop - start) * sizeof(double))
+        center[c] = scale[c] * s1[c] if call.centered else 0
+        slope[c] = scale[c] * s2[c]
     pool(&call.plan, center, start, stop)
     pool(&call.plan, slope, start, stop)
     for c in range(start, stop):

@@ -2,13 +2,14 @@
 
 from libc.string cimport memcpy, memset
 
-from call cimport Call, Pass, inner_row, invstd_row, partial
+from call cimport Call, Pass, inner_row, invstd_row, partial, saved
 from plan cimport (
-    APART, BANDS, Band, Plan, Tile, Unit, cut, gather, lanes_from, skew_of, spread, tile_at,
-    unit_at,
+    APART, BANDS, Band, Plan, Tile, Unit, ceil_div, cut, gather, lanes_from, skew_of, spread,
+    tile_at, unit_at,
 )
 from rows cimport (
-    LANES, LINE, STRIP, Mask, Terms, below, beside, halve, not_null, real, sum_strip,
+    LANES, STRIP, Mask, Terms, add_next, below, beside, halve, not_null, real, sum_strip,
+    thread_lanes,
 )
 
 
@@ -66,42 +67,69 @@ cdef inline void clear_columns(const Terms* t, const Unit* unit) noexcept nogil:
     memset(t.column_uv, 0, (unit.rows * LANES + unit.tail) * sizeof(double))
 
 
+cdef inline Terms terms_of_cell(
+    const Call* call, Py_ssize_t cell, int kind, const double* lanes,
+) noexcept nogil:
+    cdef Terms t = Terms(lanes, NULL, NULL, NULL, 0)
+    cdef Py_ssize_t part
+    if kind & WEIGHTED:
+        t.weight = <const double*>not_null(call.gamma)
+    if kind & COLUMNS:
+        part = cell // call.plan.part_tiles
+        t.column_u = <double*>not_null(inner_row(call, 2 + 2 * part))
+        t.column_uv = <double*>not_null(inner_row(call, 3 + 2 * part))
+        t.column_weight = saved(call, invstd_row)[cell]
+    return t
+
+
+cdef inline void put_aside(double* sums, bint more) noexcept nogil:
+    """Keep the sums of a section behind them, added to others if there are, and begin anew."""
+    cdef Py_ssize_t j
+    for j in range(LANES):
+        sums[LANES + j] = sums[LANES + j] + sums[j] if more else sums[j]
+        sums[j] = 0
+
+
 cdef inline void sum_along(
     const Call* call, const real* u, Py_ssize_t cell, Py_ssize_t block, int kind, double* sums,
 ) noexcept nogil:
     cdef const Plan* p = &call.plan
     cdef double lanes[LANES]
-    cdef double sum_u[LANES]
-    cdef double sum_uv[LANES]
+    cdef double sum_u[2 * LANES]            # of a section; then of those before it
+    cdef double sum_uv[2 * LANES]
     cdef Tile tile = tile_at(p, cell)
-    cdef Terms t = Terms(&lanes[0], NULL, NULL, NULL, 0)
+    cdef Terms t = terms_of_cell(call, cell, kind, lanes)
     cdef Terms here
     cdef Unit unit
     cdef Band band
-    cdef bint fresh = False         # the sums of columns, in a part's first cell
-    cdef Py_ssize_t i, part
+    cdef bint fresh = kind & COLUMNS and cell % p.part_tiles == 0
+    cdef Py_ssize_t first = block * p.block_units
+    cdef Py_ssize_t stop = min(first + p.block_units, p.units)
+    cdef Py_ssize_t i, section = 0
     for i in range(LANES):
-        lanes[i], sum_u[i], sum_uv[i] = call.shift[cell], 0, 0
-    if kind & WEIGHTED:
-        t.weight = <const double*>not_null(call.gamma)
-    if kind & COLUMNS:
-        part = cell // p.part_tiles
-        fresh = cell == part * p.part_tiles
-        t.column_u = <double*>not_null(inner_row(call, 2 + 2 * part))
-        t.column_uv = <double*>not_null(inner_row(call, 3 + 2 * part))
-        t.column_weight = call.forward_work[invstd_row * p.cells + cell]
-    for i in range(block * p.block_units, min((block + 1) * p.block_units, p.units)):
-        unit = unit_at(p, &tile, i)
-        here = below(t, unit.first_row * LANES)
-        if fresh:
-            clear_columns(&here, &unit)
-        if unit.rows:
-            band = Band(unit.offset, unit.rows, 0, LANES)
-            sum_band(call, u, &band, band.rows, LANES, kind, here, sum_u, sum_uv)
-        if unit.tail:
-            band = Band(unit.offset + unit.rows * LANES, 1, 0, unit.tail)
-            here = below(here, unit.rows * LANES)
-            sum_band(call, u, &band, 1, band.width, kind, here, sum_u, sum_uv)
+        lanes[i] = call.shift[cell]
+    memset(sum_u, 0, LANES * sizeof(double))
+    memset(sum_uv, 0, LANES * sizeof(double))
+    for section in range(ceil_div(stop - first, p.section_units)):
+        if section:
+            put_aside(sum_u, section > 1)
+            put_aside(sum_uv, section > 1)
+        for i in range(first, min(stop, first + p.section_units)):
+            unit = unit_at(p, &tile, i)
+            here = below(t, unit.first_row * LANES)
+            if fresh:
+                clear_columns(&here, &unit)
+            if unit.rows:
+                band = Band(unit.offset, unit.rows, 0, LANES)
+                sum_band(call, u, &band, band.rows, LANES, kind, here, sum_u, sum_uv)
+            if unit.tail:
+                band = Band(unit.offset + unit.rows * LANES, 1, 0, unit.tail)
+                here = below(here, unit.rows * LANES)
+                sum_band(call, u, &band, 1, band.width, kind, here, sum_u, sum_uv)
+        first += p.section_units
+    if section:
+        add_next(sum_u, LANES, LANES)
+        add_next(sum_uv, LANES, LANES)
     halve(sum_u, LANES, 1)
     halve(sum_uv, LANES, 1)
     sums[cell] = sum_u[0]
@@ -123,16 +151,13 @@ cdef inline void sum_down(
         sum_band(call, u, &part, rest, part.width, kind, t, sum_u, sum_uv)
 
 
-cdef inline void sum_across(
-    const Call* call, const real* u, Py_ssize_t tile_index, Py_ssize_t block, int kind,
-    double* sums,
+cdef inline void sum_section(
+    const Call* call, const real* u, const Tile* tile, Py_ssize_t first, Py_ssize_t stop,
+    Py_ssize_t skew, int kind, double* lanes,
 ) noexcept nogil:
+    """Sum units of a tile, of which there are the shifts, to the lanes behind these."""
     cdef const Plan* p = &call.plan
-    cdef double space[3 * APART + 2 * LINE]
-    cdef Tile tile = tile_at(p, tile_index)
-    cdef Py_ssize_t skew = skew_of(p, tile.offset, u, sizeof(real))
     cdef bint end_to_end = tile.width == p.row_stride
-    cdef double* lanes = lanes_from(space, skew)
     cdef double* sum_u = lanes + APART
     cdef double* sum_uv = lanes + 2 * APART
     cdef Terms t = Terms(NULL, NULL, NULL, NULL, 0)
@@ -140,12 +165,11 @@ cdef inline void sum_across(
     cdef Band bands[BANDS]
     cdef const Band* band
     cdef Py_ssize_t i, n, lane
-    spread(p, &tile, call.shift, lanes, False)
     memset(sum_u, 0, (tile.width + skew) * sizeof(double))
     memset(sum_uv, 0, (tile.width + skew) * sizeof(double))
-    for i in range(block * p.block_units, min((block + 1) * p.block_units, p.units)):
-        unit = unit_at(p, &tile, i)
-        for n in range(cut(p, &tile, &unit, skew, skew if end_to_end else 0,
+    for i in range(first, stop):
+        unit = unit_at(p, tile, i)
+        for n in range(cut(p, tile, &unit, skew, skew if end_to_end else 0,
                            1 if end_to_end else unit.rows, True, bands)):
             band = &bands[n]
             # The first lanes are summed behind the last ones.
@@ -158,8 +182,25 @@ cdef inline void sum_across(
                 sum_down(call, u, band, DEPTH, kind, t, sum_u + lane, sum_uv + lane)
     memcpy(sum_u, sum_u + tile.width, skew * sizeof(double))
     memcpy(sum_uv, sum_uv + tile.width, skew * sizeof(double))
-    gather(p, &tile, sum_u, sums)
-    gather(p, &tile, sum_uv, sums + p.cells)
+
+
+cdef inline void sum_across(
+    const Call* call, const real* u, Py_ssize_t tile_index, Py_ssize_t block, int kind,
+    double* sums,
+) noexcept nogil:
+    cdef const Plan* p = &call.plan
+    cdef Tile tile = tile_at(p, tile_index)
+    cdef Py_ssize_t skew = skew_of(p, tile.offset, u, sizeof(real))
+    cdef double* lanes = lanes_from(thread_lanes(), skew)
+    cdef Py_ssize_t first = block * p.block_units
+    cdef Py_ssize_t stop = min(first + p.block_units, p.units)
+    cdef Py_ssize_t section
+    spread(p, &tile, call.shift, lanes, False)
+    for section in range(ceil_div(stop - first, p.section_units)):
+        sum_section(call, u, &tile, first, min(stop, first + p.section_units), skew, kind, lanes)
+        gather(p, &tile, lanes + APART, sums, section > 0)
+        gather(p, &tile, lanes + 2 * APART, sums + p.cells, section > 0)
+        first += p.section_units
 
 
 cdef inline void sum_block(

@@ -94,4 +94,4 @@ def test_scratch_is_small_beside_x(shape):
     """Of backward: sums of columns, two of 8 bytes for 32 values of 4 or for 1/32768 of x."""
     rows, features = shape
     layout = kernels.Layout(1, 1, rows, features, 1, features, False, True)
-    assert 8 * layout.work_size < rows * features * 4 / 3
+    assert 8 * (layout.saved_size + layout.scratch_size) < rows * features * 4 / 3
