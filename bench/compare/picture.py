@@ -76,6 +76,14 @@ def _legend(figure):
     figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=columns)
 
 
+def _colour(system):
+    """Black for the limit; the ten usual colours, and for what is added light ones."""
+    if system == LIMIT:
+        return "black"
+    place = list(SYSTEMS).index(system)
+    return f"C{place}" if place < 10 else plt.colormaps["tab20"](2 * (place % 10) + 1)
+
+
 def _series(axes, column, positions, values, linestyle):
     """Draw one system's values where it has any; a colour for each system."""
     system, variant = column
@@ -84,7 +92,7 @@ def _series(axes, column, positions, values, linestyle):
         axes.plot(
             *zip(*points, strict=True),
             marker=_MARKERS[variant],
-            color="black" if system == LIMIT else f"C{list(SYSTEMS).index(system)}",
+            color=_colour(system),
             linestyle=linestyle,
             label=column_title(system, variant).replace("`", ""),
         )
