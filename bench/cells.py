@@ -1,6 +1,6 @@
 """The table of cells: which shapes are measured, and the values that fill them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from math import ceil, prod, sqrt
 
 import numpy as np
@@ -103,6 +103,11 @@ class Problem:
         raw = np.empty(self.x.nbytes + _ALIGNMENT, np.uint8)
         start = -raw.ctypes.data % _ALIGNMENT
         return raw[start : start + self.x.nbytes].view(self.x.dtype).reshape(self.x.shape)
+
+    def copy(self):
+        """The same values in memory of their own."""
+        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "cell"}
+        return replace(self, **{name: array.copy() for name, array in arrays.items()})
 
     def running(self):
         """Copies of the running statistics, for a call that updates them."""

@@ -48,8 +48,12 @@ def memory():
 
 def _processor():
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor()
+    facts = {name.strip(): value.strip() for name, _, value in (s.partition(":") for s in lines)}
+    if "model name" not in facts:
+        return platform.processor()
+    # A virtual machine may hide which model it is, but for the numbers.
+    numbers = f"family {facts.get('cpu family', '?')}, model {facts.get('model', '?')}"
+    return f"{facts['model name']} ({numbers})"
 
 
 def _caches():

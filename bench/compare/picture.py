@@ -5,12 +5,11 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from bench.compare.catalog import LIMIT, SYSTEMS
-from bench.compare.report import column_title, cost, panel_title
+from bench.compare.catalog import LIMIT, SYSTEMS, column_title
+from bench.compare.report import cost, panel_title
 from bench.compare.results import Key
 
 _MARKERS = {"fresh": "o", "out": "x"}
-_COLOURS = {name: f"C{place}" for place, name in enumerate(SYSTEMS)} | {LIMIT: "black"}
 
 
 def draw_ratios(results, path):
@@ -60,7 +59,7 @@ def _draw(results, path, positions, value, finish, linestyle):
             _series(axes, column, positions, values, linestyle)
         finish(axes)
         axes.set_yscale("log")
-        axes.set_title(panel_title(*panel))
+        axes.set_title(panel_title(results, panel))
         axes.grid(alpha=0.3)
     _legend(figure)
     figure.savefig(path, dpi=120)
@@ -77,6 +76,14 @@ def _legend(figure):
     figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=columns)
 
 
+def _colour(system):
+    """Black for the limit; the ten usual colours, and for what is added light ones."""
+    if system == LIMIT:
+        return "black"
+    place = list(SYSTEMS).index(system)
+    return f"C{place}" if place < 10 else plt.colormaps["tab20"](2 * (place % 10) + 1)
+
+
 def _series(axes, column, positions, values, linestyle):
     """Draw one system's values where it has any; a colour for each system."""
     system, variant = column
@@ -85,7 +92,7 @@ def _series(axes, column, positions, values, linestyle):
         axes.plot(
             *zip(*points, strict=True),
             marker=_MARKERS[variant],
-            color=_COLOURS[system],
+            color=_colour(system),
             linestyle=linestyle,
             label=column_title(system, variant).replace("`", ""),
         )

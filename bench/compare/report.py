@@ -1,14 +1,26 @@
 """Tables in Markdown, and the whole run in JSON."""
 
 import json
+from dataclasses import asdict
 
-from bench.compare.catalog import TITLES
+from bench.compare.catalog import LIMIT, column_title
 from bench.compare.claims import judge
 from bench.compare.results import Key
 
 # Arrays of x's size that a call reads and writes.
 _ARRAYS_MOVED = {"training": 2, "inference": 2, "backward": 3}
 _FLAT_FROM = 10_000_000
+# What the README shows: direction, system, variant.
+_SUMMARY = (
+    ("training", "cybn", "fresh"),
+    ("training", "torch", "fresh"),
+    ("training", "onednn", "out"),
+    ("training", "jax", "fresh"),
+    ("training", LIMIT, "out"),
+    ("inference", "torch", "fresh"),
+    ("inference", "onnxruntime", "fresh"),
+    ("backward", "torch", "fresh"),
+)
 
 
 def to_json(results, command, machine):
@@ -16,6 +28,8 @@ def to_json(results, command, machine):
     content = {
         "command": command,
         "machine": machine,
+        "memory": results.memory,
+        "cells": [asdict(cell) for cell in results.cells.values()],
         "configurations": results.configurations,
         "notes": results.notes,
         "measurements": results.records(),
@@ -23,12 +37,19 @@ def to_json(results, command, machine):
     return json.dumps(content, indent=1) + "\n"
 
 
-def column_title(system, variant):
-    return TITLES[system] + (" `out=`" if variant == "out" else "")
+def panel_title(results, panel):
+    threads, dtype, direction = panel
+    return f"{direction.replace('_', ' ')}, {_setting(results, threads, dtype)}"
 
 
-def panel_title(threads, dtype, direction):
-    return f"{direction.replace('_', ' ')}, {dtype}, {threads} thread{'s' if threads > 1 else ''}"
+def _setting(results, threads, dtype):
+    return f"{results.memory}, {dtype}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def summaries(results):
+    """The README's table, for each thread count and dtype, of what was measured of it."""
+    settings = dict.fromkeys(panel[:2] for panel in results.panels())
+    return "\n\n".join(_summary(results, *setting) for setting in settings)
 
 
 def ratio_tables(results):
@@ -59,11 +80,15 @@ def claims_table(results):
     for threads in results.values("threads"):
         for verdict in judge(results, threads):
             claim = verdict.claim
-            geomean = f"{verdict.geomean:.2f} (≥ {claim.geomean})"
-            worst = f"{verdict.worst:.2f}" + (f" (≥ {claim.worst})" if claim.worst else "")
-            holds = "yes" if verdict.holds else "**no**"
+            geomean = _with_goal(verdict.geomean, verdict.geomean_goal)
+            worst = _with_goal(verdict.worst, verdict.worst_goal)
+            holds = {True: "yes", False: "**no**", None: "-"}[verdict.holds]
             rows.append([claim.text, str(threads), geomean, worst, verdict.worst_case, holds])
-    return _markdown(header, rows)
+    return f"### {results.memory}: the goals\n\n{markdown(header, rows)}"
+
+
+def _with_goal(value, goal):
+    return f"{value:.2f}" + ("" if goal is None else f" (≥ {goal})")
 
 
 def flatness(results):
@@ -76,19 +101,36 @@ def flatness(results):
             costs = [c for c in (cost(results, key) for key in keys) if c is not None]
             if costs:
                 spread = max(costs) / min(costs)
-                title = f"{column_title('cybn', variant)}, {panel_title(*panel)}"
+                title = f"{column_title('cybn', variant)}, {panel_title(results, panel)}"
                 lines.append(f"{title}: from 1e7 elements up within {spread:.2f}x (≤ 1.5)")
     return "\n".join(lines)
 
 
 def _panel(results, panel, cell_text):
-    columns = results.columns(panel)
+    columns = [(*panel, *column) for column in results.columns(panel)]
+    header = [column_title(system, variant) for *_, system, variant in columns]
+    return f"### {panel_title(results, panel)}\n\n{_table(results, header, columns, cell_text)}"
+
+
+def _summary(results, threads, dtype):
+    header, columns = [], []
+    for direction, *column in _SUMMARY:
+        panel = threads, dtype, direction
+        if tuple(column) in results.columns(panel):
+            first_peer = direction == "training" and column[0] != "cybn"
+            header.append(column_title(*column) + ("" if first_peer else f", {direction}"))
+            columns.append((*panel, *column))
+    title = f"### Summary, {_setting(results, threads, dtype)}"
+    return f"{title}\n\n{_table(results, header, columns, _ratio_cell)}"
+
+
+def _table(results, header, columns, cell_text):
+    """A row for each cell; a column is a key without the cell."""
     rows = []
     for name in results.cells:
-        keys = (Key(*panel, name, *column) for column in columns)
+        keys = (Key(*column[:3], name, *column[3:]) for column in columns)
         rows.append([name, *(cell_text(results, key) for key in keys)])
-    header = ["cell", *(column_title(*column) for column in columns)]
-    return f"### {panel_title(*panel)}\n\n{_markdown(header, rows)}"
+    return markdown(["cell", *header], rows)
 
 
 def _ratio_cell(results, key):
@@ -112,6 +154,6 @@ def _cost_cell(results, key):
     return "-" if value is None else f"{value:.4f}"
 
 
-def _markdown(header, rows):
+def markdown(header, rows):
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from bench.cells import Cell
 from bench.compare.catalog import COPIES, LIMIT, SYSTEMS, VARIANTS
 
 
@@ -32,18 +33,32 @@ class Results:
     ----------
     cells : dict
         The cells by name, in the table's order.
+    memory : str
+        "hot": each call works on the same arrays; "cold": on others in turn.
     configurations : dict
         What each system says of itself.
     notes : list of str
         Systems left out, wrong results.
     """
 
-    def __init__(self, cells):
+    def __init__(self, cells, memory="hot"):
+        self.memory = memory
         self.cells = {cell.name: cell for cell in cells}
         self.configurations = {}
         self.notes = []
         self._rounds = defaultdict(list)
         self._wrong = set()
+
+    @classmethod
+    def read(cls, content):
+        """Results of a run that was written as JSON."""
+        cells = [Cell(**{**cell, "logical": tuple(cell["logical"])}) for cell in content["cells"]]
+        results = cls(cells, content["memory"])
+        results.configurations = content["configurations"]
+        for record in content["measurements"]:
+            key = Key(*(record[field] for field in Key._fields))
+            results._rounds[key] = record["rounds"]
+        return results
 
     def note(self, text):
         if text not in self.notes:

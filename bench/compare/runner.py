@@ -29,6 +29,7 @@ class Plan:
     directions: Sequence[str]
     rounds: int
     budget: float
+    cold: bool
 
 
 class Worker:
@@ -37,9 +38,10 @@ class Worker:
     def __init__(self, system, threads):
         entry = SYSTEMS[system]
         pools = {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
+        command = [sys.executable, "-m", "bench.compare.worker", entry.module, str(threads)]
         self.system = system
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.compare.worker", entry.module, str(threads)],
+            [*command, entry.checkout] if entry.checkout else command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -70,7 +72,7 @@ def compare(plan):
     -------
     Results
     """
-    results = Results(plan.cells)
+    results = Results(plan.cells, "cold" if plan.cold else "hot")
     for threads in plan.threads:
         workers = [Worker(system, threads) for system in plan.systems]
         try:
@@ -93,6 +95,7 @@ def _measure(plan, threads, workers, results):
             directions=plan.directions,
             budget=plan.budget,
             check=number == 0,
+            cold=plan.cold,
         )
         for outcome in outcomes:
             direction, variant = outcome["direction"], outcome["variant"]

@@ -9,16 +9,18 @@ import os
 import statistics
 import sys
 import timeit
+from functools import partial
 
 from bench.baseline import TOLERANCE, error, reference
 from bench.cells import Cell, draw
 from bench.compare.catalog import VARIANTS
+from bench.compare.cold import draw_sets, give_back, in_turn
 
 _SAMPLE_SECONDS = 1e-3  # a sample of a short call is many calls
 _MINIMUM_SAMPLES = 3
 
 
-def take_turn(system, layout, logical, norm, dtype, directions, budget, check):
+def take_turn(system, layout, logical, norm, dtype, directions, budget, check, cold):
     """Measure one cell.
 
     Returns
@@ -27,25 +29,34 @@ def take_turn(system, layout, logical, norm, dtype, directions, budget, check):
         For each direction and variant that the system has: `seconds`, or the error of a
         `wrong` result.
     """
-    problem = draw(Cell(layout, tuple(logical), norm), dtype)
+    cell = Cell(layout, tuple(logical), norm)
+    problems = draw_sets(cell, dtype) if cold else [draw(cell, dtype)]
     outcomes = []
     for direction in directions:
-        expected = reference(problem, direction) if check else None
+        expected = reference(problems[0], direction) if check else None
         for variant in VARIANTS:
-            task = getattr(system, direction)(problem, variant == "out")
-            if task is None:
-                continue
-            outcome = _outcome(task, expected, TOLERANCE[dtype], budget)
-            outcomes.append({"direction": direction, "variant": variant, **outcome})
+            make = partial(getattr(system, direction), reuse=variant == "out")
+            outcome = _outcome(system, make, problems, expected, budget)
+            if outcome is not None:
+                outcomes.append({"direction": direction, "variant": variant, **outcome})
     return outcomes
 
 
-def _outcome(task, expected, tolerance, budget):
-    if expected is not None and task.read is not None:
-        found = error(task.read(task.run()), expected)
-        if not found <= tolerance:  # so that NaN is wrong
-            return {"wrong": found}
-    return {"seconds": _median_seconds(task, budget)}
+def _outcome(system, make, problems, expected, budget):
+    """What came of one case, or None if the system does not have it."""
+    tasks = [task for task in map(make, problems) if task is not None]
+    if not tasks:
+        return None
+    if expected is not None:
+        tolerance = TOLERANCE[problems[0].x.dtype.name]
+        for task in tasks:
+            found = error(task.read(task.run()), expected) if task.read is not None else 0
+            if not found <= tolerance:  # so that NaN is wrong
+                return {"wrong": found}
+    if len(tasks) == 1:
+        return {"seconds": _median_seconds(tasks[0], budget)}
+    rounds = getattr(system, "in_turn", in_turn)
+    return {"seconds": _median_seconds(rounds(tasks), budget)}
 
 
 def _restrict(threads):
@@ -63,7 +74,7 @@ def _median_seconds(task, budget):
     return statistics.median(samples) / (number * task.calls)
 
 
-def main(module, threads):
+def main(module, threads, path=None):
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print goes to standard error
 
@@ -71,6 +82,8 @@ def main(module, threads):
         print(json.dumps(content), file=answers)
 
     _restrict(int(threads))
+    if path is not None:
+        sys.path.insert(0, path)  # only for cybn: `bench` is loaded already, and stays this one
     try:
         system = importlib.import_module(f"bench.compare.systems.{module}").System(int(threads))
     except ImportError as missing:
@@ -78,7 +91,10 @@ def main(module, threads):
         return
     answer({"configuration": system.configuration()})
     for line in sys.stdin:
-        answer(take_turn(system, **json.loads(line)))
+        request = json.loads(line)
+        answer(take_turn(system, **request))
+        if request["cold"]:
+            give_back()
 
 
 if __name__ == "__main__":

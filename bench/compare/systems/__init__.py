@@ -3,7 +3,10 @@
 `System(threads)` sets the system up. `training`, `inference` and `backward` take a
 `bench.cells.Problem` and `reuse` (write to a buffer made beforehand), and return a
 `Task`, or None where the system does not have that case. So do `norm` and `norm_backward`, for the
-cells of the other norms, in the systems of `catalog.NORM_SYSTEMS`.
+cells of the other norms, in the systems of `catalog.NORM_MODULES`.
+
+In a cold run a system makes many tasks of one cell, from problems with the same values. A system
+with a method `in_turn(tasks)` makes a round of them itself; for the others `cold.in_turn` does.
 """
 
 from collections.abc import Callable

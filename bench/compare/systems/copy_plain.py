@@ -3,6 +3,7 @@
 import ctypes
 import platform
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
 from bench.compare.systems import Task
 
@@ -38,19 +39,44 @@ class System:
         parts = [part for source in sources for part in _parts(target, source, shares)]
         by_thread = [parts[share::shares] for share in range(shares)]
         calls = max(1, _BYTES_PER_RUN // sum(source.nbytes for source in sources))
-
-        def run():
-            jobs = [self._pool.submit(self._repeat, calls, mine) for mine in by_thread]
-            for job in jobs:
-                job.result()
-            return target, sources  # keeps the memory behind the pointers alive
-
+        run = _Copies(self, by_thread, calls, (target, sources))
         return Task(run, None, calls)
 
-    def _repeat(self, calls, parts):
-        for _ in range(calls):
+    def in_turn(self, tasks):
+        """Each task's copy once, handed to the threads all together."""
+        copies = [task.run for task in tasks]
+        by_thread = [
+            list(chain.from_iterable(mine))
+            for mine in zip(*(copy.by_thread for copy in copies), strict=True)
+        ]
+        return Task(_Copies(self, by_thread, 1, copies), None, len(tasks))
+
+    def share_out(self, work, by_thread):
+        jobs = [self._pool.submit(work, parts) for parts in by_thread]
+        for job in jobs:
+            job.result()
+
+
+class _Copies:
+    """Parts that each thread copies one after the other, `repeats` times.
+
+    `owners` keep the memory behind the pointers alive.
+    """
+
+    def __init__(self, system, by_thread, repeats, owners):
+        self.by_thread = by_thread
+        self._system = system
+        self._repeats = repeats
+        self.owners = owners
+
+    def __call__(self):
+        self._system.share_out(self._copy, self.by_thread)
+
+    def _copy(self, parts):
+        copy_bytes = self._system.copy_bytes
+        for _ in range(self._repeats):
             for part in parts:
-                self.copy_bytes(*part)
+                copy_bytes(*part)
 
 
 def _parts(target, source, shares):

@@ -8,6 +8,7 @@ import ctypes
 from ctypes import byref, c_float, c_int, c_int64, c_uint, c_void_p
 from functools import partial
 from importlib import metadata
+from weakref import finalize
 
 import numpy as np
 
@@ -52,10 +53,15 @@ def _call(function, *arguments):
 
 
 def _create(kind, *arguments):
-    """Handle of a new object; it lives as long as the process, which is short."""
+    """Handle of a new object. It lives as long as the process, if nobody destroys it."""
     handle = c_void_p()
     _call(f"dnnl_{kind}_create", byref(handle), *arguments)
     return handle
+
+
+def _destroy(kind, *handles):
+    for handle in handles:
+        _call(f"dnnl_{kind}_destroy", handle)
 
 
 class System:
@@ -63,6 +69,7 @@ class System:
         """The thread count is OpenMP's, from the environment."""
         self._engine = _create("engine", c_int(_CPU), ctypes.c_size_t(0))
         self._stream = _create("stream", self._engine, c_uint(_STREAM_DEFAULT))
+        self._primitives = {}
 
     def configuration(self):
         return {"version": metadata.version(_PACKAGE)}
@@ -70,41 +77,54 @@ class System:
     def training(self, problem, reuse):
         if not _supported(problem, reuse):
             return None
-        descriptor = self._forward(problem, _FORWARD_TRAINING, _USE_SCALE | _USE_SHIFT)
-        saved = _statistics(problem)
-        return self._forward_task(problem, descriptor, *saved)
+        primitive = self._primitive(problem, self._training)
+        return self._forward_task(problem, primitive, *_statistics(problem))
 
     def inference(self, problem, reuse):
         if not _supported(problem, reuse):
             return None
-        flags = _USE_GLOBAL_STATS | _USE_SCALE | _USE_SHIFT
-        descriptor = self._forward(problem, _FORWARD_INFERENCE, flags)
-        return self._forward_task(problem, descriptor, *problem.running())
+        primitive = self._primitive(problem, self._inference)
+        return self._forward_task(problem, primitive, *problem.running())
 
     def backward(self, problem, reuse):
         if not _supported(problem, reuse):
             return None
         p = problem
-        flags = _USE_SCALE | _USE_SHIFT
-        forward = self._forward(p, _FORWARD_TRAINING, flags)
         mean, variance = _statistics(p)
-        self._forward_task(p, forward, mean, variance)
-        data = _described(p)
-        backward = _create(
+        self._forward_task(p, self._primitive(p, self._training), mean, variance)
+        results = p.buffer(), *_statistics(p)
+        outputs = dict(zip(("diff_src", "diff_scale", "diff_shift"), results, strict=True))
+        inputs = {"src": p.x, "diff_dst": p.dy, "mean": mean, "variance": variance}
+        primitive = self._primitive(p, self._backward)
+        run = self._execution(p, primitive, scale=p.gamma, **inputs, **outputs)
+        return Task(run, lambda _: results)
+
+    def _primitive(self, problem, describe):
+        """The cell's primitive of one kind; all its sets have it in common."""
+        key = problem.cell, describe.__name__
+        if key not in self._primitives:
+            self._primitives[key] = _create("primitive", describe(problem))
+        return self._primitives[key]
+
+    def _training(self, problem):
+        return self._forward(problem, _FORWARD_TRAINING, _USE_SCALE | _USE_SHIFT)
+
+    def _inference(self, problem):
+        flags = _USE_GLOBAL_STATS | _USE_SCALE | _USE_SHIFT
+        return self._forward(problem, _FORWARD_INFERENCE, flags)
+
+    def _backward(self, problem):
+        data = _described(problem)
+        return _create(
             "batch_normalization_backward_primitive_desc",
             self._engine,
             c_int(_BACKWARD),
             *(data, data, data),
             c_float(EPS),
-            c_uint(flags),
-            forward,
+            c_uint(_USE_SCALE | _USE_SHIFT),
+            self._training(problem),
             None,
         )
-        results = p.buffer(), *_statistics(p)
-        outputs = dict(zip(("diff_src", "diff_scale", "diff_shift"), results, strict=True))
-        inputs = {"src": p.x, "diff_dst": p.dy, "mean": mean, "variance": variance}
-        run = self._execution(p, backward, scale=p.gamma, **inputs, **outputs)
-        return Task(run, lambda _: results)
 
     def _forward(self, problem, kind, flags):
         data = _described(problem)
@@ -118,26 +138,31 @@ class System:
             None,
         )
 
-    def _forward_task(self, problem, descriptor, mean, variance):
+    def _forward_task(self, problem, primitive, mean, variance):
         p = problem
         y = p.buffer()
         parameters = {"scale": p.gamma, "shift": p.beta, "mean": mean, "variance": variance}
-        run = self._execution(p, descriptor, src=p.x, dst=y, **parameters)
+        run = self._execution(p, primitive, src=p.x, dst=y, **parameters)
         return Task(run, lambda _: (y,))
 
-    def _execution(self, problem, descriptor, **arrays):
+    def _execution(self, problem, primitive, **arrays):
         """Run the primitive on the arrays once, and return a call that runs it again."""
-        primitive = _create("primitive", descriptor)
         arguments = (_Argument * len(arrays))()
-        for argument, (name, array) in zip(arguments, arrays.items(), strict=True):
-            handle = c_void_p(array.ctypes.data)
-            described = _described(problem) if array.ndim > 1 else _memory_descriptor(array)
+        memories = [self._memory(problem, array) for array in arrays.values()]
+        for argument, name, memory in zip(arguments, arrays, memories, strict=True):
             argument.index = _ARGUMENTS[name]
-            argument.memory = _create("memory", described, self._engine, handle).value
+            argument.memory = memory.value
         arguments.arrays = arrays  # keeps the memory behind the handles alive
+        finalize(arguments, _destroy, "memory", *memories)
         everything = (primitive, self._stream, c_int(len(arguments)), arguments)
         _call("dnnl_primitive_execute", *everything)
         return partial(_dnnl.dnnl_primitive_execute, *everything)
+
+    def _memory(self, problem, array):
+        described = _described(problem) if array.ndim > 1 else _memory_descriptor(array)
+        memory = _create("memory", described, self._engine, c_void_p(array.ctypes.data))
+        _destroy("memory_desc", described)
+        return memory
 
 
 def _supported(problem, reuse):

@@ -1,6 +1,7 @@
 """ONNX Runtime: a model of one BatchNormalization node. Inference, channels second."""
 
 from functools import partial
+from weakref import WeakValueDictionary
 
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
@@ -15,6 +16,7 @@ class System:
     def __init__(self, threads):
         self._options = onnxruntime.SessionOptions()
         self._options.intra_op_num_threads = threads
+        self._sessions = WeakValueDictionary()
 
     def configuration(self):
         return {"version": onnxruntime.__version__}
@@ -28,9 +30,7 @@ class System:
     def inference(self, problem, reuse):
         if problem.cell.layout == "NHWC":
             return None
-        session = onnxruntime.InferenceSession(
-            _model(problem), self._options, providers=["CPUExecutionProvider"]
-        )
+        session = self._session(problem)
         if not reuse:
             return Task(partial(session.run, ["y"], {"x": problem.x}), tuple)
         y = problem.buffer()
@@ -38,6 +38,17 @@ class System:
         binding.bind_cpu_input("x", problem.x)
         binding.bind_output("y", "cpu", 0, y.dtype, y.shape, y.ctypes.data)
         return Task(partial(session.run_with_iobinding, binding), lambda _: (y,))
+
+    def _session(self, problem):
+        """The cell's session; all its sets, whose parameters are equal, have one in common."""
+        key = problem.cell, problem.x.dtype.name
+        session = self._sessions.get(key)
+        if session is None:
+            session = onnxruntime.InferenceSession(
+                _model(problem), self._options, providers=["CPUExecutionProvider"]
+            )
+            self._sessions[key] = session
+        return session
 
 
 def _model(problem):
