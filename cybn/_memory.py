@@ -17,15 +17,6 @@ def empty_like(x):
     return np.ndarray(x.shape, x.dtype, native.Block(nbytes))
 
 
-def contiguous(array):
-    """Return an array as it is if it is C-contiguous, else a copy."""
-    if array.flags.c_contiguous:
-        return array
-    copy = empty_like(array)
-    copy[...] = array
-    return copy
-
-
 def kept_memory():
     """Return how many bytes of freed results are kept for the next ones."""
     return native.kept_memory()[0]

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ._geometry import (
+    as_flat,
     as_input,
     as_mask,
     as_parameter,
-    as_plain,
     batch_geometry,
     check_out,
     check_running,
@@ -18,7 +18,10 @@ from ._geometry import (
     has_rows,
 )
 from ._memory import empty_like
+from ._running import commit
 from ._runtime import kernels, schedule
+
+OVERWRITTEN = kernels.OVERWRITTEN
 
 
 class Gradients(NamedTuple):
@@ -83,9 +86,12 @@ class Cache:
     invstd = property(lambda self: self._statistic(kernels.INVSTD))
 
     def _statistic(self, row):
-        _, statistics, _, _, cells, group, *_ = self._geometry
-        values = self._work[row * cells : (row + 1) * cells : group]
-        return values[: math.prod(statistics)].reshape(statistics)
+        geometry = self._geometry
+        if geometry.layout is None:  # x is empty
+            return np.full(geometry.statistics, np.nan)
+        start, stop = row * geometry.cells, (row + 1) * geometry.cells
+        values = self._work[start : stop : geometry.group]
+        return values[: math.prod(geometry.statistics)].reshape(geometry.statistics)
 
     def __repr__(self):
         shape = None if self.x is None else self.x.shape
@@ -134,10 +140,11 @@ def forward(
         is their shape, as (T, F) where ``axis=(1, 2)`` of (N, T, F).
     where : array_like of bool, optional
         The values that count. It broadcasts against `x`, of length 1 on the channel axis (with
-        several, on any of them or none). All else is not read, and is 0 in `y` and dx.
+        several, on any of them or none). All else is not read, and is 0 in `y` and dx. The cache
+        has a copy of it.
     out : numpy.ndarray, optional
         Receives `y`: x's shape and dtype, C-contiguous, writable. It may be `x` itself in
-        inference, after which `backward` cannot use the cache.
+        inference, or another view of all of it, after which `backward` cannot use the cache.
 
     Returns
     -------
@@ -172,13 +179,36 @@ def forward(
     array([[-1., -1.],
            [ 1.,  1.]], dtype=float32)
     """
+    return batch_norm(
+        x, gamma, beta, running_mean, running_var, training, momentum, eps, axis, where, out
+    )
+
+
+def batch_norm(
+    x,
+    gamma,
+    beta,
+    running_mean,
+    running_var,
+    training,
+    momentum,
+    eps,
+    axis,
+    where,
+    out,
+    counters=None,
+):
+    """As `forward`; for a layer, `counters` says what else changes with the running arrays.
+
+    It is a function of the number of values, which returns a dict and its new entries, or None.
+    """
     given, x = x, as_input(x, "x")
     geometry = batch_geometry(x.shape, axis)
     momentum, eps = check_settings(training, momentum, eps)
     mask = None if where is None else as_mask(where, x.shape, axis)
     if training and geometry.values == 1 and x.size:
         raise ValueError(f"x: expected more than 1 value per channel when training, got {x.shape}")
-    if training and mask is not None and (mask[2] == 1).any():
+    if training and mask is not None and (mask.count == 1).any():
         raise ValueError("where: expected more than 1 value per channel when training, got 1")
     if not training and running_mean is None and running_var is None:
         raise ValueError("running_mean: expected an array because training=False, got None")
@@ -195,6 +225,7 @@ def forward(
         mask=mask,
         training=training,
         momentum=momentum,
+        counters=counters,
     )
 
 
@@ -213,42 +244,41 @@ def normalize(
     training=True,
     centered=True,
     momentum=0.0,
+    counters=None,
 ):
     """Normalize in any geometry; return y and the Cache.
 
-    `given` is what `x` was converted from, `mask` what `as_mask` returns, or None. RMS norm is not
-    `centered`.
+    `given` is what `x` was converted from. RMS norm is not `centered`.
     """
     y = empty_like(x) if out is None else out
     work = np.empty(geometry.work_size)
-    where, counts, count = mask or (None, None, geometry.values)
-    way = schedule(2 * x.nbytes)
+    where, counts, count = (None, None, geometry.values) if mask is None else mask[:3]
+    if counters is not None:
+        counters = counters(count)
+    settings = training, centered, momentum, eps, schedule(2 * x.nbytes)
     # The kernel takes the usual arrays as they are; it refuses what is to be converted or is wrong.
     arrays = x, y, where, counts, gamma, beta, running_mean, running_var, work
-    if (
-        given is not x
-        or not x.size
-        or not kernels.forward(arrays, geometry.layout, training, centered, momentum, eps, way)
-    ):
+    taken = (
+        geometry.direct
+        and given is x
+        and mask is None
+        and kernels.forward(arrays, geometry.layout, *settings, counters)
+    )
+    if not taken:
         if geometry.per_sample and has_rows(gamma, beta, geometry):
             geometry = geometry.per_sample
             work = np.empty(geometry.work_size)
         gamma = as_parameter(gamma, "gamma", geometry.parameters)
         beta = as_parameter(beta, "beta", geometry.parameters)
         running = running_mean, running_var
-        check_running(*running, geometry.statistics)
-        _check_forward_memory(given, x, y, where, gamma, beta, *running, training)
-        plain = [as_plain(array) for array in running]
-        flat = [None if array is None else array.reshape(-1) for array in plain]
-        arrays = x, np.asarray(y), where, counts, gamma, beta, *flat, work
-        if not x.size:
-            work.fill(np.nan)
-        else:
-            settings = training, centered, momentum, eps, way
-            _insist(kernels.forward(arrays, geometry.layout, *settings))
+        _check_forward_memory(given, x, y, mask, gamma, beta, *running, geometry, training)
+        if x.size:
+            flat = [as_flat(array, copy=training) for array in running]
+            arrays = x, np.asarray(y), where, counts, gamma, beta, *flat, work
+            taken = _insist(kernels.forward(arrays, geometry.layout, *settings))
             if training and running_mean is not None:
-                running_mean[...], running_var[...] = plain
-    kept = None if out is given else x
+                commit(zip(running, flat, strict=True), *([counters] if counters else []))
+    kept = None if taken is OVERWRITTEN else x
     return y, Cache(kept, geometry, work, gamma, beta, training, centered, where, count)
 
 
@@ -256,9 +286,9 @@ def statistics(x, axis, where):
     """Return the Cache of `forward` without its y: the statistics of each channel."""
     x = as_input(x, "x")
     geometry = batch_geometry(x.shape, axis)
-    mask = (None, None, geometry.values) if where is None else as_mask(where, x.shape, axis)
-    where, counts, count = mask
-    work = np.full(geometry.work_size, np.nan)
+    mask = None if where is None else as_mask(where, x.shape, axis)
+    where, counts, count = (None, None, geometry.values) if mask is None else mask[:3]
+    work = np.empty(geometry.work_size)
     if x.size:
         arrays = x, None, where, counts, *[None] * 4, work
         settings = True, True, 0.0, 1.0, schedule(x.nbytes)
@@ -270,16 +300,19 @@ def _insist(taken):
     """Never hand out a result that no kernel has written."""
     if not taken:
         raise RuntimeError("cybn: a kernel refused arrays that were checked; please report this")
+    return taken
 
 
-def _check_forward_memory(given, x, y, where, gamma, beta, running_mean, running_var, training):
+def _check_forward_memory(
+    given, x, y, mask, gamma, beta, running_mean, running_var, geometry, training
+):
     source = given if isinstance(given, np.ndarray) else x
+    where = None if mask is None else mask.given
     read = {"x": source, "where": where, "gamma": gamma, "beta": beta}
     running = {"running_mean": running_mean, "running_var": running_var}
+    check_running(running_mean, running_var, geometry.statistics, read if training else None)
     check_out(y, x)
     check_written({"out": y}, read | running, may_be=None if training else source)
-    if training and running_mean is not None:
-        check_written(running, read)
 
 
 def backward(dy, cache, *, out=None):
@@ -300,7 +333,8 @@ def backward(dy, cache, *, out=None):
     cache : Cache
         From `forward`. Neither x nor the cache may have been changed since.
     out : numpy.ndarray, optional
-        Receives `dx`: x's shape and dtype, C-contiguous, writable. It may be `dy` itself.
+        Receives `dx`: x's shape and dtype, C-contiguous, writable. It may be `dy` itself, or
+        another view of all of it.
 
     Returns
     -------
@@ -345,7 +379,8 @@ def backward(dy, cache, *, out=None):
         given, dy = dy, as_input(dy, "dy", x)
         source = given if isinstance(given, np.ndarray) else dy
         check_out(dx, x)
-        check_written({"out": dx}, {"dy": source, "cache.x": x}, may_be=source)
+        read = {"dy": source, "cache.x": x, "cache.where": cache._where, "cache": cache._work}
+        check_written({"out": dx}, read, may_be=source)
         if x.size:
             arrays = dy, x, np.asarray(dx), *arrays[3:]
             _insist(kernels.backward(arrays, geometry.layout, *settings))

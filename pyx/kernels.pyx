@@ -42,6 +42,7 @@ from sums cimport sum_pass
 from solve cimport add_up, solve_backward, solve_forward
 
 MEAN, VAR, INVSTD, WORK_ROWS = mean_row, var_row, invstd_row, work_rows
+OVERWRITTEN = 2
 
 
 cdef void solve_part(const Call* call, Py_ssize_t part) noexcept nogil:
@@ -270,12 +271,13 @@ def is_plain(array):
 
 def forward(
     tuple given not None, Layout layout not None, bint training, bint centered, double momentum,
-    double eps, tuple schedule not None,
+    double eps, tuple schedule not None, tuple counters=None,
 ):
-    """The statistics of x, if training, and if y is not None, y. False: arrays refused.
+    """The statistics of x, if training, and if y is not None, y. OVERWRITTEN: over x itself.
 
-    `given` are the arrays, or None for each that there is not. `where` is a mask; `counts` are then
-    the values of each channel that it selects.
+    False: arrays refused. `given` are the arrays, or None for each that there is not. `where` is a
+    mask; `counts` are then the values of each channel that it selects. `counters`, a dict and its
+    new entries, change together with the running arrays: no signal handler comes in between.
     """
     x, y, where, counts, gamma, beta, running_mean, running_var, work = given
     cdef Call call
@@ -326,7 +328,9 @@ def forward(
         if training:
             give(row(&call, running_mean_row), mean_)
             give(row(&call, running_var_row), var_)
-    return True
+    if counters is not None:
+        (<dict?>counters[0]).update(<dict?>counters[1])
+    return OVERWRITTEN if y_.data == x_.data else True
 
 
 cdef void give_gradients(const Call* call, const Array* dgamma, const Array* dbeta) noexcept nogil:
