@@ -158,18 +158,12 @@ def has_rows(gamma, beta, geometry):
     return parameter.ndim == len(geometry.parameters) + 1
 
 
-class Mask(NamedTuple):
-    """A copy of `where` in x's shape, and how many values of each channel it selects."""
-
-    values: np.ndarray
-    counts: np.ndarray  # float64, flat: as the kernels take them
-    count: np.ndarray  # int64, of the channels' shape
-    given: object  # what was copied
-
-
 def as_mask(where, shape, axis):
-    """Return the Mask of `where`, for x of this shape."""
-    given, where = where, as_array(where, "where")
+    """Return a copy of `where` in x's shape, and how many values of each channel it selects.
+
+    The latter twice, as float64 for the kernels and as int64 in the channels' shape.
+    """
+    where = as_array(where, "where")
     if where.dtype != bool:
         raise TypeError(f"where: expected bool, got {where.dtype}")
     if where.view(np.uint8).max(initial=0) > 1:  # a view of other bytes: they are True, too
@@ -191,8 +185,7 @@ def as_mask(where, shape, axis):
     counts = np.broadcast_to(np.count_nonzero(one, axis=others), shape[start:stop])
     values = empty_like(mask)
     values[...] = mask
-    flat = counts.astype(np.float64).reshape(-1)
-    return Mask(values, flat, counts.astype(np.int64), given)
+    return values, counts.astype(np.float64).reshape(-1), counts.astype(np.int64)
 
 
 def as_plain(array):

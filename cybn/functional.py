@@ -205,10 +205,10 @@ def batch_norm(
     given, x = x, as_input(x, "x")
     geometry = batch_geometry(x.shape, axis)
     momentum, eps = check_settings(training, momentum, eps)
-    mask = None if where is None else as_mask(where, x.shape, axis)
+    mask = None if where is None else (*as_mask(where, x.shape, axis), where)
     if training and geometry.values == 1 and x.size:
         raise ValueError(f"x: expected more than 1 value per channel when training, got {x.shape}")
-    if training and mask is not None and (mask.count == 1).any():
+    if training and mask is not None and (mask[2] == 1).any():
         raise ValueError("where: expected more than 1 value per channel when training, got 1")
     if not training and running_mean is None and running_var is None:
         raise ValueError("running_mean: expected an array because training=False, got None")
@@ -248,7 +248,8 @@ def normalize(
 ):
     """Normalize in any geometry; return y and the Cache.
 
-    `given` is what `x` was converted from. RMS norm is not `centered`.
+    `given` is what `x` was converted from, `mask` what `as_mask` returns, and from what, or None.
+    RMS norm is not `centered`.
     """
     y = empty_like(x) if out is None else out
     work = np.empty(geometry.work_size)
@@ -286,8 +287,8 @@ def statistics(x, axis, where):
     """Return the Cache of `forward` without its y: the statistics of each channel."""
     x = as_input(x, "x")
     geometry = batch_geometry(x.shape, axis)
-    mask = None if where is None else as_mask(where, x.shape, axis)
-    where, counts, count = (None, None, geometry.values) if mask is None else mask[:3]
+    mask = (None, None, geometry.values) if where is None else as_mask(where, x.shape, axis)
+    where, counts, count = mask
     work = np.empty(geometry.work_size)
     if x.size:
         arrays = x, None, where, counts, *[None] * 4, work
@@ -307,12 +308,12 @@ def _check_forward_memory(
     given, x, y, mask, gamma, beta, running_mean, running_var, geometry, training
 ):
     source = given if isinstance(given, np.ndarray) else x
-    where = None if mask is None else mask.given
+    where = None if mask is None else mask[3]
     read = {"x": source, "where": where, "gamma": gamma, "beta": beta}
     running = {"running_mean": running_mean, "running_var": running_var}
     check_running(running_mean, running_var, geometry.statistics, read if training else None)
     check_out(y, x)
-    check_written({"out": y}, read | running, may_be=None if training else source)
+    check_written({"out": y}, read | running, may_be=None if training else given)
 
 
 def backward(dy, cache, *, out=None):
@@ -380,7 +381,7 @@ def backward(dy, cache, *, out=None):
         source = given if isinstance(given, np.ndarray) else dy
         check_out(dx, x)
         read = {"dy": source, "cache.x": x, "cache.where": cache._where, "cache": cache._work}
-        check_written({"out": dx}, read, may_be=source)
+        check_written({"out": dx}, read, may_be=given)
         if x.size:
             arrays = dy, x, np.asarray(dx), *arrays[3:]
             _insist(kernels.backward(arrays, geometry.layout, *settings))
