@@ -66,7 +66,7 @@ def _of_shape(*, tuples):
         def geometry(shape, axis, *options):
             if type(axis) is not int:
                 axis = _as_axis(axis, tuples)
-            return cached(shape, axis, *options)
+            return cached(shape, axis, *options) if options else cached(shape, axis)
 
         return geometry
 

@@ -132,7 +132,7 @@ class Layer:
                 counts[name] = int(value)
             else:
                 arrays.append((own, value))
-        commit(arrays, (self.__dict__, counts))
+        commit(arrays, (self, counts))
 
     def __getstate__(self):
         """Pickle and copy the layer without its last call."""
@@ -161,7 +161,7 @@ class TrackingLayer(Layer):
 
     def reset_running_stats(self):
         """Forget all batches: running mean 0, running variance 1, no batches tracked."""
-        self.__dict__.update(self._new_statistics())
+        commit([], (self, self._new_statistics()))
 
     def _new_statistics(self):
         """Return the attributes of a layer that has tracked nothing."""
@@ -179,7 +179,7 @@ class TrackingLayer(Layer):
     def _track(self, mean, var, attributes):
         """Store new running statistics, and attributes with them."""
         arrays = (self.running_mean, mean), (self.running_var, var)
-        commit(arrays, (self.__dict__, attributes))
+        commit(arrays, (self, attributes))
 
     def _state_names(self):
         names = super()._state_names()

@@ -2,26 +2,27 @@
 
 from collections import deque
 from itertools import starmap
-from operator import setitem
+from operator import call, setitem
 
 import numpy as np
 
 
-def commit(arrays, *dicts):
-    """Store values into arrays, and entries into dicts: all of them or, if interrupted, none.
+def commit(arrays, *objects):
+    """Store values into arrays, and attributes of objects: all or, if interrupted, none of them.
 
     Signal handlers run between two bytecodes, never inside of the one call that does it all.
 
     Parameters
     ----------
-    arrays : sequence of (numpy.ndarray, array_like)
+    arrays : iterable of (numpy.ndarray, array_like)
         Each with its new values, as many, which are rounded to its dtype.
-    *dicts : (dict, dict)
-        Each with its new entries.
+    *objects : (object, dict)
+        Each with new values of its attributes.
     """
-    changes = [(array, ..., values) for array, values in map(_rounded, arrays)]
-    changes += [(target, *entry) for target, entries in dicts for entry in entries.items()]
-    deque(starmap(setitem, changes), maxlen=0)
+    changes = [(setitem, array, ..., values) for array, values in map(_rounded, arrays)]
+    for owner, attributes in objects:
+        changes += [(setattr, owner, *each) for each in attributes.items()]
+    deque(starmap(call, changes), maxlen=0)
 
 
 def _rounded(pair):

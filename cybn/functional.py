@@ -200,7 +200,8 @@ def batch_norm(
 ):
     """As `forward`; for a layer, `counters` says what else changes with the running arrays.
 
-    It is a function of the number of values, which returns a dict and its new entries, or None.
+    It is a function of the number of values, which returns an object and new values of its
+    attributes, or None.
     """
     given, x = x, as_input(x, "x")
     geometry = batch_geometry(x.shape, axis)
@@ -220,12 +221,12 @@ def batch_norm(
         beta,
         running_mean,
         running_var,
-        eps=eps,
-        out=out,
-        mask=mask,
-        training=training,
-        momentum=momentum,
-        counters=counters,
+        training,
+        momentum,
+        eps,
+        out,
+        mask,
+        counters,
     )
 
 
@@ -237,14 +238,14 @@ def normalize(
     beta=None,
     running_mean=None,
     running_var=None,
-    *,
-    eps,
-    out,
-    mask=None,
     training=True,
-    centered=True,
     momentum=0.0,
+    eps=1e-5,
+    out=None,
+    mask=None,
     counters=None,
+    *,
+    centered=True,
 ):
     """Normalize in any geometry; return y and the Cache.
 
@@ -256,14 +257,16 @@ def normalize(
     where, counts, count = (None, None, geometry.values) if mask is None else mask[:3]
     if counters is not None:
         counters = counters(count)
-    settings = training, centered, momentum, eps, schedule(2 * x.nbytes)
+    way = schedule(2 * x.nbytes)
     # The kernel takes the usual arrays as they are; it refuses what is to be converted or is wrong.
     arrays = x, y, where, counts, gamma, beta, running_mean, running_var, work
     taken = (
         geometry.direct
         and given is x
         and mask is None
-        and kernels.forward(arrays, geometry.layout, *settings, counters)
+        and kernels.forward(
+            arrays, geometry.layout, training, centered, momentum, eps, way, counters
+        )
     )
     if not taken:
         if geometry.per_sample and has_rows(gamma, beta, geometry):
@@ -276,6 +279,7 @@ def normalize(
         if x.size:
             flat = [as_flat(array, copy=training) for array in running]
             arrays = x, np.asarray(y), where, counts, gamma, beta, *flat, work
+            settings = training, centered, momentum, eps, way
             taken = _insist(kernels.forward(arrays, geometry.layout, *settings))
             if training and running_mean is not None:
                 commit(zip(running, flat, strict=True), *([counters] if counters else []))

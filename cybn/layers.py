@@ -166,12 +166,13 @@ class BatchNorm(TrackingLayer):
 
     def _counters(self, count):
         """Return what counts a batch of so many values, for `batch_norm`."""
-        count = _of_every_channel(count)
+        if not (count := _of_every_channel(count)):
+            return None
         counters = {
             "num_batches_tracked": self.num_batches_tracked + 1,
             "num_values_tracked": self.num_values_tracked + count,
         }
-        return (self.__dict__, counters) if count else None
+        return self, counters
 
     def _pool(self, cache):
         """Merge the statistics of a batch with those of all values seen."""
@@ -248,8 +249,8 @@ def calibrate(*layers):
         if not layer.track_running_stats:
             raise ValueError("layers: expected track_running_stats=True, got False")
     unique = list({id(layer): layer for layer in layers}.values())
-    outside = [(layer.__dict__, _modes(layer)) for layer in unique]
-    inside = [(layer.__dict__, _calibrating(layer)) for layer in unique]
+    outside = [(layer, _modes(layer)) for layer in unique]
+    inside = [(layer, _calibrating(layer)) for layer in unique]
     try:  # twice, should an interrupt come before the first
         try:
             commit([], *inside)
@@ -262,7 +263,7 @@ def calibrate(*layers):
 
 def _modes(layer):
     """Return the attributes that are restored after calibrate; the outermost one ends it."""
-    modes = {name: layer.__dict__[name] for name in ("_mode", "_frozen", "momentum")}
+    modes = {name: getattr(layer, name) for name in ("_mode", "_frozen", "momentum")}
     if layer._calibration is None:
         modes |= {"_calibration": None, "_uncalibrated": None}
     return modes

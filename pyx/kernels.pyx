@@ -276,8 +276,9 @@ def forward(
     """The statistics of x, if training, and if y is not None, y. OVERWRITTEN: over x itself.
 
     False: arrays refused. `given` are the arrays, or None for each that there is not. `where` is a
-    mask; `counts` are then the values of each channel that it selects. `counters`, a dict and its
-    new entries, change together with the running arrays: no signal handler comes in between.
+    mask; `counts` are then the values of each channel that it selects. `counters`, an object and
+    new values of its attributes, change together with the running arrays: no signal handler comes
+    in between.
     """
     x, y, where, counts, gamma, beta, running_mean, running_var, work = given
     cdef Call call
@@ -329,7 +330,8 @@ def forward(
             give(row(&call, running_mean_row), mean_)
             give(row(&call, running_var_row), var_)
     if counters is not None:
-        (<dict?>counters[0]).update(<dict?>counters[1])
+        for name, value in (<dict?>counters[1]).items():
+            setattr(counters[0], name, value)
     return OVERWRITTEN if y_.data == x_.data else True
 
 
