@@ -254,19 +254,19 @@ def normalize(
     """
     y = empty_like(x) if out is None else out
     work = np.empty(geometry.work_size)
-    where, counts, count = (None, None, geometry.values) if mask is None else mask[:3]
+    direct = geometry.direct and given is x
+    where = counts = None
+    count = geometry.values
+    if mask is not None:
+        where, counts, count, _ = mask
+        direct = False
     if counters is not None:
         counters = counters(count)
     way = schedule(2 * x.nbytes)
     # The kernel takes the usual arrays as they are; it refuses what is to be converted or is wrong.
     arrays = x, y, where, counts, gamma, beta, running_mean, running_var, work
-    taken = (
-        geometry.direct
-        and given is x
-        and mask is None
-        and kernels.forward(
-            arrays, geometry.layout, training, centered, momentum, eps, way, counters
-        )
+    taken = direct and kernels.forward(
+        arrays, geometry.layout, training, centered, momentum, eps, way, counters
     )
     if not taken:
         if geometry.per_sample and has_rows(gamma, beta, geometry):
