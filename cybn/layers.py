@@ -81,6 +81,9 @@ class BatchNorm(TrackingLayer):
     >>> y = bn.eval()(x)
     """
 
+    _calibration = None  # the Pool of calibrate, while it is at work
+    _uncalibrated = None  # and the attributes as they were before
+
     def __init__(
         self,
         num_features,
@@ -94,9 +97,6 @@ class BatchNorm(TrackingLayer):
     ):
         super().__init__(num_features, axis, eps, momentum, affine, track_running_stats, dtype)
         self._frozen = False
-
-    _calibration = None  # the Pool of calibrate, while it is at work
-    _uncalibrated = None  # and the attributes as they were before
 
     def _new_statistics(self):
         pool = None if self._calibration is None else _empty_pool(self)
@@ -181,7 +181,8 @@ class BatchNorm(TrackingLayer):
         before = self._calibration
         if before is None:
             seen = self.num_values_tracked
-            m2 = np.multiply(self.running_var, max(seen - 1, 0), dtype=np.float64)
+            with np.errstate(all="ignore"):
+                m2 = np.multiply(self.running_var, max(seen - 1, 0), dtype=np.float64)
             before = Pool(self.num_batches_tracked, seen, Moments(seen, self.running_mean, m2))
         moments = before.moments + moments_of(cache)
         pool = Pool(before.batches + 1, before.values + count, moments)

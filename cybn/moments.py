@@ -148,8 +148,10 @@ def moments_of(cache):
 def moments(x, axis=1, where=None):
     """Return count, mean and squared deviations of each channel of `x`, to be merged with others.
 
-    In one pass, as exact as those that `forward` normalizes with. ``sum`` of the moments of the
-    pieces of an array agrees with those of the whole to 1e-14, however it is cut.
+    In one pass, as exact as those that `forward` normalizes with. Each merge rounds: ``sum`` of the
+    moments of k pieces of an array differs from those of the whole by 2.3e-16 * k at most, relative
+    to ``abs(mean) + std`` in the mean, and to ``m2 * (1 + abs(mean) / std)`` in m2. Mostly it is
+    much less: 1e-14 for a thousand pieces around 0.
 
     Parameters
     ----------
