@@ -216,7 +216,7 @@ def as_input(value, name, like=None):
         value = as_plain(value)
     if like is not None:
         _check_shape(value, name, like.shape)
-        with np.errstate(over="ignore"):  # to infinity, as the kernels round
+        with np.errstate(all="ignore"):  # to infinity and 0, as the kernels round
             value = value.astype(like.dtype, copy=False)
     return value
 

@@ -8,10 +8,17 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ._checks import FLOAT64, LARGEST, checked_bool, checked_dtype, checked_int
+from ._checks import (
+    FLOAT64,
+    LARGEST,
+    check_settings,
+    checked_bool,
+    checked_dtype,
+    checked_int,
+)
 from ._geometry import as_array, batch_geometry, check_running
 from ._running import commit
-from .functional import backward, check_settings
+from .functional import backward
 
 COUNTS = "num_batches_tracked", "num_values_tracked"
 
@@ -159,6 +166,8 @@ class TrackingLayer(Layer):
         super().__init__(self.num_features, eps, affine, dtype)
         self.reset_running_stats()
 
+    _pools = property(lambda self: self.momentum is None)  # of its own, whatever calibrate does
+
     def reset_running_stats(self):
         """Forget all batches: running mean 0, running variance 1, no batches tracked."""
         commit([], (self, self._new_statistics()))
@@ -167,7 +176,7 @@ class TrackingLayer(Layer):
         """Return the attributes of a layer that has tracked nothing."""
         mean = var = None
         if self.track_running_stats:
-            dtype = FLOAT64 if self.momentum is None else self.dtype
+            dtype = FLOAT64 if self._pools else self.dtype
             mean, var = np.zeros(self.num_features, dtype), np.ones(self.num_features, dtype)
         return {"running_mean": mean, "running_var": var, "num_batches_tracked": 0}
 

@@ -28,5 +28,5 @@ def commit(arrays, *objects):
 def _rounded(pair):
     """Return a plain view of an array, and its new values in its shape and dtype."""
     array, values = map(np.asarray, pair)
-    with np.errstate(over="ignore"):  # to infinity, as the kernels round
+    with np.errstate(all="ignore"):  # to infinity and 0, as the kernels round
         return array, values.reshape(array.shape).astype(array.dtype)

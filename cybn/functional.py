@@ -1,11 +1,11 @@
 """Batch normalization as functions: forward and backward."""
 
 import math
-from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
 
+from ._checks import check_settings
 from ._geometry import (
     as_flat,
     as_input,
@@ -16,6 +16,7 @@ from ._geometry import (
     check_running,
     check_written,
     has_rows,
+    is_plain,
 )
 from ._memory import empty_like
 from ._running import commit
@@ -383,6 +384,8 @@ def backward(dy, cache, *, out=None):
     if not x.size or not kernels.backward(arrays, geometry.layout, *settings):
         given, dy = dy, as_input(dy, "dy", x)
         source = given if isinstance(given, np.ndarray) else dy
+        if not is_plain(x) or x.size != math.prod(geometry.statistics) * geometry.values:
+            raise ValueError("cache: expected one that has not been changed, got another x")
         check_out(dx, x)
         read = {"dy": source, "cache.x": x, "cache.where": cache._where, "cache": cache._work}
         check_written({"out": dx}, read, may_be=given)
@@ -396,32 +399,3 @@ def backward(dy, cache, *, out=None):
     if len(shape) != 1:
         dgamma, dbeta = (None if each is None else each.reshape(shape) for each in (dgamma, dbeta))
     return Gradients(dx, dgamma, dbeta)
-
-
-def check_settings(training, momentum, eps):
-    """Return momentum and eps as floats; raise unless all three are of the right type and range."""
-    if type(training) is not bool and not isinstance(training, np.bool_):
-        raise TypeError(f"training: expected a bool, got {type(training).__name__}")
-    if type(momentum) is not float:
-        momentum = _as_float(momentum, "momentum")
-    if not 0 <= momentum <= 1:
-        raise ValueError(f"momentum: expected a value from 0 to 1, got {momentum}")
-    return momentum, checked_eps(eps)
-
-
-def checked_eps(eps):
-    """Return eps as a float; raise unless it is one, and finite and > 0."""
-    if type(eps) is not float:
-        eps = _as_float(eps, "eps")
-    if not 0 < eps < math.inf:
-        raise ValueError(f"eps: expected a finite value > 0, got {eps}")
-    return eps
-
-
-def _as_float(value, name):
-    if not isinstance(value, Real):
-        raise TypeError(f"{name}: expected a float, got {type(value).__name__}")
-    try:
-        return float(value)
-    except OverflowError:
-        raise ValueError(f"{name}: expected a float, got an int that is too large") from None

@@ -107,6 +107,11 @@ class BatchNorm(TrackingLayer):
         """Whether calls use and track the batch's own statistics."""
         return self._mode and not self._frozen
 
+    @property
+    def _pools(self):
+        momentum = self._uncalibrated["momentum"] if self._calibration else self.momentum
+        return momentum is None
+
     def freeze(self, mode=True):
         """Use the running statistics whatever `train` says, until ``freeze(False)``.
 
@@ -182,7 +187,7 @@ class BatchNorm(TrackingLayer):
         if before is None:
             seen = self.num_values_tracked
             with np.errstate(all="ignore"):
-                m2 = np.multiply(self.running_var, max(seen - 1, 0), dtype=np.float64)
+                m2 = np.asarray(self.running_var, np.float64) * max(seen - 1, 0)
             before = Pool(self.num_batches_tracked, seen, Moments(seen, self.running_mean, m2))
         moments = before.moments + moments_of(cache)
         pool = Pool(before.batches + 1, before.values + count, moments)
@@ -203,7 +208,7 @@ class BatchNorm(TrackingLayer):
 
     def _state_names(self):
         names = super()._state_names()
-        if self.track_running_stats and self.momentum is None:
+        if self.track_running_stats and self._pools:
             names["num_values_tracked"] = "num_values_tracked"
         return names
 

@@ -110,7 +110,8 @@ class Moments:
         -------
         numpy.ndarray
         """
-        return np.sqrt(self.var(ddof))
+        with np.errstate(all="ignore"):
+            return np.sqrt(self.var(ddof))
 
     def __repr__(self):
         return f"Moments(count={self.count!r}, mean={self.mean!r}, m2={self.m2!r})"
@@ -121,7 +122,7 @@ def _as_float64(value, name):
     array = as_array(value, name)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         return array.astype(np.float64)
 
 

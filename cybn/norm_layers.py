@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from ._checks import checked_int
+from ._checks import check_settings, checked_int
 from ._layer import Layer, TrackingLayer, check_channels, shape_of
-from .functional import check_settings, forward
+from .functional import forward
 from .norms import group_norm, instance_norm, layer_norm, rms_norm
 
 

@@ -241,3 +241,19 @@ def test_what_float32_cannot_hold_is_infinite_without_a_warning(momentum):
     with cybn.calibrate(layer):
         layer(np.array([[1e100], [2e100]]))
     assert_array_equal((layer.running_mean, layer.running_var), [[np.inf], [np.inf]])
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_the_body_may_reset_load_and_save(rng, momentum):
+    layer = trained_layer(rng, momentum=momentum)
+    dtype, state, target = layer.running_mean.dtype, layer.state_dict(), batches(rng)
+    with cybn.calibrate(layer):
+        layer(target[0])
+        assert layer.state_dict().keys() == state.keys()
+        layer.load_state_dict(state)
+        assert_array_equal(layer.running_mean, state["running_mean"])
+        layer.reset_running_stats()
+        assert layer.num_batches_tracked == 0
+        layer(target[1])
+    assert_pooled(layer, target[1:2])
+    assert layer.running_mean.dtype == dtype

@@ -208,6 +208,17 @@ def test_cache(cache):
         cybn.backward(np.ones(SHAPE), cache)
 
 
+@pytest.mark.parametrize(
+    "change", [np.asfortranarray, lambda x: x[:2].copy(), lambda x: x[..., ::2]]
+)
+def test_cache_whose_x_was_changed(change):
+    x = good_arguments()["x"]
+    _, cache = cybn.forward(x)
+    cache.x = change(x)
+    with refused(ValueError, r"\bcache\b", x):
+        cybn.backward(cache.x, cache)
+
+
 LAYER_OPTIONS = [
     *(("num_features", value, ValueError) for value in (0, -1)),
     *(("num_features", value, TypeError) for value in (1.0, "3", None, [3])),

@@ -19,7 +19,7 @@ class Interrupt(BaseException):
 
 
 def interrupted(call, at):
-    """Run a call with an interrupt before the line of cybn that comes then; False: there is none."""
+    """Interrupt a call before that many lines of cybn; False: it has not so many."""
     lines = 0
 
     def trace(frame, event, _):
