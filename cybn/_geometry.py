@@ -2,8 +2,10 @@
 
 import copyreg
 import math
+from collections import deque
 from functools import lru_cache, wraps
-from operator import index
+from itertools import starmap
+from operator import call, index, setitem
 from typing import NamedTuple
 
 import numpy as np
@@ -330,3 +332,28 @@ def _checked_ndarray(array, name):
 def _check_shape(array, name, shape):
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+
+
+def commit(arrays, *objects):
+    """Store values into arrays, and attributes of objects: all or, if interrupted, none of them.
+
+    Signal handlers run between two bytecodes, never inside of the one call that does it all.
+
+    Parameters
+    ----------
+    arrays : iterable of (numpy.ndarray, array_like)
+        Each with its new values, as many, which are rounded to its dtype.
+    *objects : (object, dict)
+        Each with new values of its attributes.
+    """
+    changes = [(setitem, array, ..., values) for array, values in map(_rounded, arrays)]
+    for owner, attributes in objects:
+        changes += [(setattr, owner, *each) for each in attributes.items()]
+    deque(starmap(call, changes), maxlen=0)
+
+
+def _rounded(pair):
+    """Return a plain view of an array, and its new values in its shape and dtype."""
+    array, values = map(np.asarray, pair)
+    with np.errstate(all="ignore"):  # to infinity and 0, as the kernels round
+        return array, values.reshape(array.shape).astype(array.dtype)

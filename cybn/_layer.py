@@ -16,8 +16,7 @@ from ._checks import (
     checked_dtype,
     checked_int,
 )
-from ._geometry import as_array, batch_geometry, check_running
-from ._running import commit
+from ._geometry import as_array, batch_geometry, check_running, commit
 from .functional import backward
 
 COUNTS = "num_batches_tracked", "num_values_tracked"

@@ -15,11 +15,11 @@ from ._geometry import (
     check_out,
     check_running,
     check_written,
+    commit,
     has_rows,
     is_plain,
 )
 from ._memory import empty_like
-from ._running import commit
 from ._runtime import kernels, schedule
 
 OVERWRITTEN = kernels.OVERWRITTEN

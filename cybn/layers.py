@@ -1,23 +1,14 @@
 """BatchNorm: running statistics, frozen, pooled, or taken anew by calibrate."""
 
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import numpy as np
 
 from ._checks import checked_bool, checked_int
+from ._geometry import commit
 from ._layer import TrackingLayer, check_channels
-from ._running import commit
 from .functional import batch_norm
 from .moments import Moments, moments_of
-
-
-class Pool(NamedTuple):
-    """What running statistics are made of that weigh each value the same."""
-
-    batches: int
-    values: int
-    moments: Moments
 
 
 class BatchNorm(TrackingLayer):
@@ -81,7 +72,7 @@ class BatchNorm(TrackingLayer):
     >>> y = bn.eval()(x)
     """
 
-    _calibration = None  # the Pool of calibrate, while it is at work
+    _calibration = None  # while calibrate is at work: batches, values of a channel, their Moments
     _uncalibrated = None  # and the attributes as they were before
 
     def __init__(
@@ -183,23 +174,19 @@ class BatchNorm(TrackingLayer):
         """Merge the statistics of a batch with those of all values seen."""
         if not (count := _of_every_channel(cache.count)):
             return
-        before = self._calibration
-        if before is None:
-            seen = self.num_values_tracked
-            with np.errstate(all="ignore"):
-                m2 = np.asarray(self.running_var, np.float64) * max(seen - 1, 0)
-            before = Pool(self.num_batches_tracked, seen, Moments(seen, self.running_mean, m2))
-        moments = before.moments + moments_of(cache)
-        pool = Pool(before.batches + 1, before.values + count, moments)
-        self._track(
-            moments.mean,
-            moments.var(ddof=1),
-            {
-                "num_batches_tracked": pool.batches,
-                "num_values_tracked": pool.values,
-                "_calibration": None if self._calibration is None else pool,
-            },
-        )
+        batches, seen, moments = self._calibration or self._seen()
+        batches, seen, moments = batches + 1, seen + count, moments + moments_of(cache)
+        attributes = {"num_batches_tracked": batches, "num_values_tracked": seen}
+        if self._calibration is not None:
+            attributes["_calibration"] = batches, seen, moments
+        self._track(moments.mean, moments.var(ddof=1), attributes)
+
+    def _seen(self):
+        """Return batches, values and Moments of all that went into the running statistics."""
+        seen = self.num_values_tracked
+        with np.errstate(all="ignore"):
+            m2 = np.asarray(self.running_var, np.float64) * max(seen - 1, 0)
+        return self.num_batches_tracked, seen, Moments(seen, self.running_mean, m2)
 
     def __getstate__(self):
         """Pickle and copy the layer without its last call, and as it is outside of calibrate."""
@@ -285,7 +272,7 @@ def _calibrating(layer):
 
 def _empty_pool(layer):
     zeros = np.zeros(layer.num_features)
-    return Pool(0, 0, Moments(0, zeros, zeros))
+    return 0, 0, Moments(0, zeros, zeros)
 
 
 def _of_every_channel(count):

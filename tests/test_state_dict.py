@@ -198,7 +198,7 @@ def test_values_beyond_float32_are_infinite(rng):
     assert_array_equal(layer.running_var, [1, np.inf, 2])
 
 
-def test_layer_whose_arrays_are_none(rng):
+def test_layer_with_a_list_for_an_array(rng):
     """Then nothing is loaded, and the key is named."""
     layer = trained_layer(rng)
     state = layer.state_dict()
