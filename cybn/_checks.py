@@ -1,5 +1,7 @@
 """Checks of arguments that are no arrays; each returns the value as the package keeps it."""
 
+import math
+from numbers import Real
 from operator import index
 
 import numpy as np
@@ -36,3 +38,32 @@ def checked_dtype(value):
     if value is None or (dtype is not FLOAT32 and dtype is not FLOAT64):
         raise TypeError(f"dtype: expected float32 or float64, got {value!r}")
     return dtype
+
+
+def check_settings(training, momentum, eps):
+    """Return momentum and eps as floats; raise unless all three are of the right type and range."""
+    if type(training) is not bool and not isinstance(training, np.bool_):
+        raise TypeError(f"training: expected a bool, got {type(training).__name__}")
+    if type(momentum) is not float:
+        momentum = _as_float(momentum, "momentum")
+    if not 0 <= momentum <= 1:
+        raise ValueError(f"momentum: expected a value from 0 to 1, got {momentum}")
+    return momentum, checked_eps(eps)
+
+
+def checked_eps(eps):
+    """Return eps as a float; raise unless it is one, and finite and > 0."""
+    if type(eps) is not float:
+        eps = _as_float(eps, "eps")
+    if not 0 < eps < math.inf:
+        raise ValueError(f"eps: expected a finite value > 0, got {eps}")
+    return eps
+
+
+def _as_float(value, name):
+    if not isinstance(value, Real):
+        raise TypeError(f"{name}: expected a float, got {type(value).__name__}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name}: expected a float, got an int that is too large") from None

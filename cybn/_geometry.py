@@ -1,14 +1,17 @@
 """The only place that looks at shapes, axes, dtypes and overlap."""
 
+import copyreg
 import math
+from collections import deque
 from functools import lru_cache, wraps
-from operator import index
+from itertools import starmap
+from operator import call, index, setitem
 from typing import NamedTuple
 
 import numpy as np
 
 from ._checks import FLOAT32, FLOAT64
-from ._memory import contiguous
+from ._memory import empty_like
 from ._runtime import kernels
 
 is_plain = kernels.is_plain
@@ -16,10 +19,19 @@ is_plain = kernels.is_plain
 CONTIGUOUS_ALIGNED = 0x101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
 
 
+def _layout(*axes):
+    """Return the Layout of the level in use, whichever has pickled it."""
+    return kernels.Layout(*axes)
+
+
+copyreg.pickle(kernels.Layout, lambda layout: (_layout, layout.__reduce__()[1]))
+
+
 class Geometry(NamedTuple):
     """An array as (samples, outer, channels, inner), and what a norm makes of it."""
 
     layout: kernels.Layout | None  # as the kernels take it; None of an empty array
+    direct: bool  # the kernels may see parameters unchecked: those of one axis, which they check
     statistics: tuple[int, ...]  # shape of mean and variance
     parameters: tuple[int, ...]  # shape of gamma and beta
     values: int  # of a statistic
@@ -39,9 +51,12 @@ def _geometry(
     values = outer * inner * group * (samples if shared else 1)
     layout, sizes = None, (kernels.SAVED_ROWS * cells, 0)
     if cells * values:
-        layout = kernels.Layout(*axes, group, math.prod(parameters), shared, inside)
+        layout = _layout(*axes, group, math.prod(parameters), shared, inside)
         sizes = layout.saved_size, layout.scratch_size
-    return Geometry(layout, statistics, parameters, values, cells, group, *sizes, per_sample)
+    direct = layout is not None and len(parameters) == 1
+    return Geometry(
+        layout, direct, statistics, parameters, values, cells, group, *sizes, per_sample
+    )
 
 
 def _of_shape(*, tuples):
@@ -54,7 +69,7 @@ def _of_shape(*, tuples):
         def geometry(shape, axis, *options):
             if type(axis) is not int:
                 axis = _as_axis(axis, tuples)
-            return cached(shape, axis, *options)
+            return cached(shape, axis, *options) if options else cached(shape, axis)
 
         return geometry
 
@@ -147,13 +162,15 @@ def has_rows(gamma, beta, geometry):
 
 
 def as_mask(where, shape, axis):
-    """Return `where` in x's shape, and how many values of each channel it selects.
+    """Return a copy of `where` in x's shape, and how many values of each channel it selects.
 
     The latter twice, as float64 for the kernels and as int64 in the channels' shape.
     """
     where = as_array(where, "where")
     if where.dtype != bool:
         raise TypeError(f"where: expected bool, got {where.dtype}")
+    if where.view(np.uint8).max(initial=0) > 1:  # a view of other bytes: they are True, too
+        where = where.view(np.uint8) != 0
     start, stop = _adjacent(shape, _as_axis(axis, tuples=True))
     lengths = (1,) * (len(shape) - where.ndim) + where.shape
     of_channels = math.prod(lengths[start:stop]) != 1
@@ -169,11 +186,9 @@ def as_mask(where, shape, axis):
     one = mask if of_channels else mask[(slice(None),) * start + (slice(1),) * (stop - start)]
     others = (*range(start), *range(stop, len(shape)))
     counts = np.broadcast_to(np.count_nonzero(one, axis=others), shape[start:stop])
-    return (
-        contiguous(mask),
-        counts.astype(np.float64).reshape(-1),
-        counts.astype(np.int64),
-    )
+    values = empty_like(mask)
+    values[...] = mask
+    return values, counts.astype(np.float64).reshape(-1), counts.astype(np.int64)
 
 
 def as_plain(array):
@@ -181,6 +196,14 @@ def as_plain(array):
     if array is None or is_plain(array):
         return array
     return np.require(array, array.dtype.newbyteorder("="), ("C", "A", "ENSUREARRAY"))
+
+
+def as_flat(array, copy):
+    """Return a float array, or None, as a plain one of one dimension, perhaps a copy."""
+    if array is None:
+        return None
+    flat = as_plain(array).reshape(-1)
+    return flat.copy() if copy else flat
 
 
 def as_input(value, name, like=None):
@@ -196,7 +219,8 @@ def as_input(value, name, like=None):
         value = as_plain(value)
     if like is not None:
         _check_shape(value, name, like.shape)
-        value = value.astype(like.dtype, copy=False)
+        with np.errstate(all="ignore"):  # to infinity and 0, as the kernels round
+            value = value.astype(like.dtype, copy=False)
     return value
 
 
@@ -218,20 +242,26 @@ def as_parameter(value, name, shape):
         value = as_array(value, name)
         _check_float(value, name)
     _check_shape(value, name, shape)
-    return as_plain(value).reshape(-1)
+    return as_flat(value, copy=False)
 
 
-def check_running(running_mean, running_var, shape):
-    """Raise unless the running arrays are both None, or both float arrays of this shape."""
+def check_running(running_mean, running_var, shape, read=None):
+    """Raise unless the running arrays are both None, or both float arrays of this shape.
+
+    With `read`, a dict, they are to be written, apart from each other and from those arrays.
+    """
     if running_mean is None and running_var is None:
         return
-    for array, name in (running_mean, "running_mean"), (running_var, "running_var"):
+    running = {"running_mean": running_mean, "running_var": running_var}
+    for name, array in running.items():
         if array is None:
             raise ValueError(f"{name}: expected an array beside the other running one, got None")
         if not is_plain(array):
             array = _checked_ndarray(array, name)
             _check_float(array, name)
         _check_shape(array, name, shape)
+    if read is not None:
+        check_written(running, read)
 
 
 def check_out(out, like):
@@ -247,7 +277,8 @@ def check_out(out, like):
 def check_written(written, others, may_be=None):
     """Raise unless arrays are writable and share no memory, one with another or with `others`.
 
-    Both are dicts, name -> array or None. Only `may_be` itself may be written to though it is read.
+    Both are dicts, from names; in `others` anything that is no array is passed over. Only `may_be`
+    may be written to though it is read, itself or all of its memory, as the same dtype.
     """
     for name, array in written.items():
         if not array.flags.writeable:
@@ -257,11 +288,18 @@ def check_written(written, others, may_be=None):
     others = {name: array for name, array in others.items() if isinstance(array, np.ndarray)}
     for name, array in written.items():
         for other_name, other in (others | written).items():
-            allowed = other_name == name or (array is other and other is may_be)
+            allowed = other_name == name or (other is may_be and _same_memory(array, other))
             if not allowed and np.shares_memory(array, other):
                 raise ValueError(
                     f"{name}: expected memory of its own, got an overlap with {other_name}"
                 )
+
+
+def _same_memory(a, b):
+    """Whether two arrays are the same one, or views of the same values in C order."""
+    a, b = np.asarray(a), np.asarray(b)
+    alike = a.dtype == b.dtype and a.shape == b.shape and a.strides == b.strides
+    return alike and a.ctypes.data == b.ctypes.data
 
 
 def _all_own(arrays):
@@ -295,3 +333,28 @@ def _checked_ndarray(array, name):
 def _check_shape(array, name, shape):
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+
+
+def commit(arrays, *objects):
+    """Store values into arrays, and attributes of objects: all or, if interrupted, none of them.
+
+    Signal handlers run between two bytecodes, never inside of the one call that does it all.
+
+    Parameters
+    ----------
+    arrays : iterable of (numpy.ndarray, array_like)
+        Each with its new values, as many, which are rounded to its dtype.
+    *objects : (object, dict)
+        Each with new values of its attributes.
+    """
+    changes = [(setitem, array, ..., values) for array, values in map(_rounded, arrays)]
+    for owner, attributes in objects:
+        changes += [(setattr, owner, *each) for each in attributes.items()]
+    deque(starmap(call, changes), maxlen=0)
+
+
+def _rounded(pair):
+    """Return a plain view of an array, and its new values in its shape and dtype."""
+    array, values = map(np.asarray, pair)
+    with np.errstate(all="ignore"):  # to infinity and 0, as the kernels round
+        return array, values.reshape(array.shape).astype(array.dtype)

@@ -8,9 +8,18 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ._checks import FLOAT64, checked_bool, checked_dtype, checked_int
-from ._geometry import as_array, batch_geometry
-from .functional import backward, check_settings
+from ._checks import (
+    FLOAT64,
+    LARGEST,
+    check_settings,
+    checked_bool,
+    checked_dtype,
+    checked_int,
+)
+from ._geometry import as_array, batch_geometry, check_running, commit
+from .functional import backward
+
+COUNTS = "num_batches_tracked", "num_values_tracked"
 
 
 class Layer:
@@ -120,17 +129,16 @@ class Layer:
         names = self._state_names()
         if missing := [key for key in names if key not in state]:
             raise ValueError(f"state: missing key {', '.join(missing)}")
-        if unknown := sorted(set(state) - set(names)):
-            raise ValueError(f"state: unknown key {', '.join(map(str, unknown))}")
-        loaded = [
-            _checked_entry(state[key], getattr(self, name), key) for key, name in names.items()
-        ]
-        for name, value in zip(names.values(), loaded, strict=True):
-            own = getattr(self, name)
-            if isinstance(own, np.ndarray):
-                own[...] = value
+        if unknown := sorted(str(key) for key in state if key not in names):
+            raise ValueError(f"state: unknown key {', '.join(unknown)}")
+        arrays, counts = [], {}
+        for key, name in names.items():
+            value = _checked_entry(state[key], own := getattr(self, name), key)
+            if name in COUNTS:
+                counts[name] = int(value)
             else:
-                setattr(self, name, int(value))
+                arrays.append((own, value))
+        commit(arrays, (self, counts))
 
     def __getstate__(self):
         """Pickle and copy the layer without its last call."""
@@ -157,14 +165,29 @@ class TrackingLayer(Layer):
         super().__init__(self.num_features, eps, affine, dtype)
         self.reset_running_stats()
 
+    _pools = property(lambda self: self.momentum is None)  # of its own, whatever calibrate does
+
     def reset_running_stats(self):
         """Forget all batches: running mean 0, running variance 1, no batches tracked."""
-        self.running_mean = self.running_var = None
-        self.num_batches_tracked = 0
+        commit([], (self, self._new_statistics()))
+
+    def _new_statistics(self):
+        """Return the attributes of a layer that has tracked nothing."""
+        mean = var = None
         if self.track_running_stats:
-            dtype = FLOAT64 if self.momentum is None else self.dtype
-            self.running_mean = np.zeros(self.num_features, dtype)
-            self.running_var = np.ones(self.num_features, dtype)
+            dtype = FLOAT64 if self._pools else self.dtype
+            mean, var = np.zeros(self.num_features, dtype), np.ones(self.num_features, dtype)
+        return {"running_mean": mean, "running_var": var, "num_batches_tracked": 0}
+
+    def _check_running(self, **read):
+        """Raise unless the running arrays can be written to, apart from these arrays."""
+        read |= {"gamma": self.gamma, "beta": self.beta}
+        check_running(self.running_mean, self.running_var, (self.num_features,), read)
+
+    def _track(self, mean, var, attributes):
+        """Store new running statistics, and attributes with them."""
+        arrays = (self.running_mean, mean), (self.running_var, var)
+        commit(arrays, (self, attributes))
 
     def _state_names(self):
         names = super()._state_names()
@@ -188,14 +211,17 @@ def check_channels(x, axis, channels):
 
 def _checked_entry(value, own, key):
     """Return an entry of a state as an array, if it fits the layer's `own`."""
-    name = f"state[{key!r}]"
+    name, is_count = f"state[{key!r}]", key in COUNTS
     array = as_array(value, name)
-    if array.dtype.kind not in ("fiu" if isinstance(own, np.ndarray) else "iu"):
+    if array.dtype.kind not in ("iu" if is_count else "fiu"):
         raise TypeError(f"{name}: expected real numbers, or an int for a count, got {array.dtype}")
     if array.shape != np.shape(own):
         raise ValueError(f"{name}: expected shape {np.shape(own)}, got {array.shape}")
-    if not array.ndim and not 0 <= int(array) < 2**63:
-        raise ValueError(f"{name}: expected a count from 0 to 2**63 - 1, got {array}")
-    if isinstance(own, np.ndarray) and not own.flags.writeable:
+    if is_count:
+        if not 0 <= int(array) <= LARGEST:
+            raise ValueError(f"{name}: expected a count from 0 to 2**60, got {array}")
+    elif not isinstance(own, np.ndarray) or own.dtype.kind != "f":
+        raise TypeError(f"{name}: expected a float array in the layer, got {type(own).__name__}")
+    elif not own.flags.writeable:
         raise ValueError(f"{name}: expected a writable array in the layer, got a read-only one")
     return array

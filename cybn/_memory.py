@@ -28,15 +28,6 @@ def empty_like(x):
     return np.ndarray(x.shape, x.dtype, native.Block(nbytes, _limit()))
 
 
-def contiguous(array):
-    """Return an array as it is if it is C-contiguous, else a copy."""
-    if array.flags.c_contiguous:
-        return array
-    copy = empty_like(array)
-    copy[...] = array
-    return copy
-
-
 @cache
 def _granted():
     """Return the bytes of memory that this process may use, looked for when it is first asked."""

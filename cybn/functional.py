@@ -1,24 +1,28 @@
 """Batch normalization as functions: forward and backward."""
 
 import math
-from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
 
+from ._checks import check_settings
 from ._geometry import (
+    as_flat,
     as_input,
     as_mask,
     as_parameter,
-    as_plain,
     batch_geometry,
     check_out,
     check_running,
     check_written,
+    commit,
     has_rows,
+    is_plain,
 )
 from ._memory import empty_like
 from ._runtime import kernels, schedule
+
+OVERWRITTEN = kernels.OVERWRITTEN
 
 
 class Gradients(NamedTuple):
@@ -67,10 +71,10 @@ class Cache:
         *("count", "training", "x"),
     )
 
-    def __init__(self, x, geometry, saved, gamma, beta, training, centered, mask):
+    def __init__(self, x, geometry, saved, gamma, beta, training, centered, selected):
         self.x = x
         self.training = training
-        self._where, self._counts, self.count = mask
+        self._where, self._counts, self.count = selected
         self._geometry = geometry
         self._saved = saved
         self._centered = centered
@@ -82,9 +86,12 @@ class Cache:
     invstd = property(lambda self: self._statistic(kernels.INVSTD))
 
     def _statistic(self, row):
-        _, statistics, _, _, cells, group, *_ = self._geometry
-        values = self._saved[row * cells : (row + 1) * cells : group]
-        return values[: math.prod(statistics)].reshape(statistics)
+        geometry = self._geometry
+        if geometry.layout is None:  # x is empty
+            return np.full(geometry.statistics, np.nan)
+        start, stop = row * geometry.cells, (row + 1) * geometry.cells
+        values = self._saved[start : stop : geometry.group]
+        return values[: math.prod(geometry.statistics)].reshape(geometry.statistics)
 
     def __repr__(self):
         shape = None if self.x is None else self.x.shape
@@ -133,10 +140,11 @@ def forward(
         is their shape, as (T, F) where ``axis=(1, 2)`` of (N, T, F).
     where : array_like of bool, optional
         The values that count. It broadcasts against `x`, of length 1 on the channel axis (with
-        several, on any of them or none). All else is not read, and is 0 in `y` and dx.
+        several, on any of them or none). All else is not read, and is 0 in `y` and dx. The cache
+        has a copy of it.
     out : numpy.ndarray, optional
         Receives `y`: x's shape and dtype, C-contiguous, writable. It may be `x` itself in
-        inference, after which `backward` cannot use the cache.
+        inference, or another view of all of it, after which `backward` cannot use the cache.
 
     Returns
     -------
@@ -171,10 +179,34 @@ def forward(
     array([[-1., -1.],
            [ 1.,  1.]], dtype=float32)
     """
+    return batch_norm(
+        x, gamma, beta, running_mean, running_var, training, momentum, eps, axis, where, out
+    )
+
+
+def batch_norm(
+    x,
+    gamma,
+    beta,
+    running_mean,
+    running_var,
+    training,
+    momentum,
+    eps,
+    axis,
+    where,
+    out,
+    counters=None,
+):
+    """As `forward`; for a layer, `counters` says what else changes with the running arrays.
+
+    It is a function of the number of values, which returns an object and new values of its
+    attributes, or None.
+    """
     given, x = x, as_input(x, "x")
     geometry = batch_geometry(x.shape, axis)
     momentum, eps = check_settings(training, momentum, eps)
-    mask = None if where is None else as_mask(where, x.shape, axis)
+    mask = None if where is None else (*as_mask(where, x.shape, axis), where)
     if training and geometry.values == 1 and x.size:
         raise ValueError(f"x: expected more than 1 value per channel when training, got {x.shape}")
     if training and mask is not None and (mask[2] == 1).any():
@@ -189,11 +221,12 @@ def forward(
         beta,
         running_mean,
         running_var,
-        eps=eps,
-        out=out,
-        mask=mask,
-        training=training,
-        momentum=momentum,
+        training,
+        momentum,
+        eps,
+        out,
+        mask,
+        counters,
     )
 
 
@@ -205,66 +238,63 @@ def normalize(
     beta=None,
     running_mean=None,
     running_var=None,
-    *,
-    eps,
-    out,
-    mask=None,
     training=True,
-    centered=True,
     momentum=0.0,
+    eps=1e-5,
+    out=None,
+    mask=None,
+    counters=None,
+    *,
+    centered=True,
 ):
     """Normalize in any geometry; return y and the Cache.
 
-    `given` is what `x` was converted from, `mask` what `as_mask` returns, or None. RMS norm is not
-    `centered`.
+    `given` is what `x` was converted from, `mask` what `as_mask` returns, and from what, or None.
+    RMS norm is not `centered`.
     """
     y = empty_like(x) if out is None else out
     saved, scratch = _work_arrays(geometry)
-    mask = mask or (None, None, geometry.values)
-    where, counts, _ = mask
+    direct = geometry.direct and given is x and mask is None
+    where, counts, count, _ = mask or (None, None, geometry.values, None)
+    if counters is not None:
+        counters = counters(count)
     way = schedule(2 * x.nbytes)
     # The kernel takes the usual arrays as they are; it refuses what is to be converted or is wrong.
     arrays = x, y, where, counts, gamma, beta, running_mean, running_var, saved, scratch
-    if (
-        given is not x
-        or not x.size
-        or not kernels.forward(arrays, geometry.layout, training, centered, momentum, eps, way)
-    ):
+    taken = direct and kernels.forward(
+        arrays, geometry.layout, training, centered, momentum, eps, way, counters
+    )
+    if not taken:
         if geometry.per_sample and has_rows(gamma, beta, geometry):
             geometry = geometry.per_sample
             saved, scratch = _work_arrays(geometry)
         gamma = as_parameter(gamma, "gamma", geometry.parameters)
         beta = as_parameter(beta, "beta", geometry.parameters)
         running = running_mean, running_var
-        check_running(*running, geometry.statistics)
-        _check_forward_memory(given, x, y, where, gamma, beta, *running, training)
-        plain = [as_plain(array) for array in running]
-        flat = [None if array is None else array.reshape(-1) for array in plain]
-        arrays = x, np.asarray(y), where, counts, gamma, beta, *flat, saved, scratch
-        if not x.size:
-            saved.fill(np.nan)
-        else:
+        _check_forward_memory(given, x, y, mask, gamma, beta, *running, geometry, training)
+        if x.size:
+            flat = [as_flat(array, copy=training) for array in running]
+            arrays = x, np.asarray(y), where, counts, gamma, beta, *flat, saved, scratch
             settings = training, centered, momentum, eps, way
-            _insist(kernels.forward(arrays, geometry.layout, *settings))
+            taken = _insist(kernels.forward(arrays, geometry.layout, *settings))
             if training and running_mean is not None:
-                running_mean[...], running_var[...] = plain
-    kept = None if out is given else x
-    return y, Cache(kept, geometry, saved, gamma, beta, training, centered, mask)
+                commit(zip(running, flat, strict=True), *([counters] if counters else []))
+    kept = None if taken is OVERWRITTEN else x
+    selected = where, counts, count
+    return y, Cache(kept, geometry, saved, gamma, beta, training, centered, selected)
 
 
 def statistics(x, axis, where):
     """Return the Cache of `forward` without its y: the statistics of each channel."""
     x = as_input(x, "x")
     geometry = batch_geometry(x.shape, axis)
-    mask = (None, None, geometry.values) if where is None else as_mask(where, x.shape, axis)
+    selected = (None, None, geometry.values) if where is None else as_mask(where, x.shape, axis)[:3]
     saved, scratch = _work_arrays(geometry)
-    if not x.size:
-        saved.fill(np.nan)
-    else:
-        arrays = x, None, *mask[:2], *[None] * 4, saved, scratch
+    if x.size:
+        arrays = x, None, *selected[:2], *[None] * 4, saved, scratch
         settings = True, True, 0.0, 1.0, schedule(x.nbytes)
         _insist(kernels.forward(arrays, geometry.layout, *settings))
-    return Cache(x, geometry, saved, None, None, True, True, mask)
+    return Cache(x, geometry, saved, None, None, True, True, selected)
 
 
 def _work_arrays(geometry):
@@ -277,16 +307,19 @@ def _insist(taken):
     """Never hand out a result that no kernel has written."""
     if not taken:
         raise RuntimeError("cybn: a kernel refused arrays that were checked; please report this")
+    return taken
 
 
-def _check_forward_memory(given, x, y, where, gamma, beta, running_mean, running_var, training):
+def _check_forward_memory(
+    given, x, y, mask, gamma, beta, running_mean, running_var, geometry, training
+):
     source = given if isinstance(given, np.ndarray) else x
+    where = None if mask is None else mask[3]
     read = {"x": source, "where": where, "gamma": gamma, "beta": beta}
     running = {"running_mean": running_mean, "running_var": running_var}
+    check_running(running_mean, running_var, geometry.statistics, read if training else None)
     check_out(y, x)
-    check_written({"out": y}, read | running, may_be=None if training else source)
-    if training and running_mean is not None:
-        check_written(running, read)
+    check_written({"out": y}, read | running, may_be=None if training else given)
 
 
 def backward(dy, cache, *, out=None):
@@ -307,7 +340,8 @@ def backward(dy, cache, *, out=None):
     cache : Cache
         From `forward`. Neither x nor the cache may have been changed since.
     out : numpy.ndarray, optional
-        Receives `dx`: x's shape and dtype, C-contiguous, writable. It may be `dy` itself.
+        Receives `dx`: x's shape and dtype, C-contiguous, writable. It may be `dy` itself, or
+        another view of all of it.
 
     Returns
     -------
@@ -352,8 +386,11 @@ def backward(dy, cache, *, out=None):
     if not x.size or not kernels.backward(arrays, geometry.layout, *settings):
         given, dy = dy, as_input(dy, "dy", x)
         source = given if isinstance(given, np.ndarray) else dy
+        if not is_plain(x) or x.size != math.prod(geometry.statistics) * geometry.values:
+            raise ValueError("cache: expected one that has not been changed, got another x")
         check_out(dx, x)
-        check_written({"out": dx}, {"dy": source, "cache.x": x}, may_be=source)
+        read = {"dy": source, "cache.x": x, "cache.where": cache._where, "cache": cache._saved}
+        check_written({"out": dx}, read, may_be=given)
         if x.size:
             arrays = dy, x, np.asarray(dx), *arrays[3:]
             _insist(kernels.backward(arrays, geometry.layout, *settings))
@@ -364,32 +401,3 @@ def backward(dy, cache, *, out=None):
     if len(shape) != 1:
         dgamma, dbeta = (None if each is None else each.reshape(shape) for each in (dgamma, dbeta))
     return Gradients(dx, dgamma, dbeta)
-
-
-def check_settings(training, momentum, eps):
-    """Return momentum and eps as floats; raise unless all three are of the right type and range."""
-    if type(training) is not bool and not isinstance(training, np.bool_):
-        raise TypeError(f"training: expected a bool, got {type(training).__name__}")
-    if type(momentum) is not float:
-        momentum = _as_float(momentum, "momentum")
-    if not 0 <= momentum <= 1:
-        raise ValueError(f"momentum: expected a value from 0 to 1, got {momentum}")
-    return momentum, checked_eps(eps)
-
-
-def checked_eps(eps):
-    """Return eps as a float; raise unless it is one, and finite and > 0."""
-    if type(eps) is not float:
-        eps = _as_float(eps, "eps")
-    if not 0 < eps < math.inf:
-        raise ValueError(f"eps: expected a finite value > 0, got {eps}")
-    return eps
-
-
-def _as_float(value, name):
-    if not isinstance(value, Real):
-        raise TypeError(f"{name}: expected a float, got {type(value).__name__}")
-    try:
-        return float(value)
-    except OverflowError:
-        raise ValueError(f"{name}: expected a float, got an int that is too large") from None

@@ -1,12 +1,13 @@
 """BatchNorm: running statistics, frozen, pooled, or taken anew by calibrate."""
 
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import numpy as np
 
-from ._checks import checked_bool
+from ._checks import checked_bool, checked_int
+from ._geometry import commit
 from ._layer import TrackingLayer, check_channels
-from .functional import forward
+from .functional import batch_norm
 from .moments import Moments, moments_of
 
 
@@ -71,6 +72,9 @@ class BatchNorm(TrackingLayer):
     >>> y = bn.eval()(x)
     """
 
+    _calibration = None  # while calibrate is at work: batches, values of a channel, their Moments
+    _uncalibrated = None  # and the attributes as they were before
+
     def __init__(
         self,
         num_features,
@@ -85,15 +89,19 @@ class BatchNorm(TrackingLayer):
         super().__init__(num_features, axis, eps, momentum, affine, track_running_stats, dtype)
         self._frozen = False
 
-    def reset_running_stats(self):
-        """Forget all batches: running mean 0, running variance 1, no batches tracked."""
-        super().reset_running_stats()
-        self.num_values_tracked = 0
+    def _new_statistics(self):
+        pool = None if self._calibration is None else _empty_pool(self)
+        return super()._new_statistics() | {"num_values_tracked": 0, "_calibration": pool}
 
     @property
     def training(self):
         """Whether calls use and track the batch's own statistics."""
         return self._mode and not self._frozen
+
+    @property
+    def _pools(self):
+        momentum = self._uncalibrated["momentum"] if self._calibration else self.momentum
+        return momentum is None
 
     def freeze(self, mode=True):
         """Use the running statistics whatever `train` says, until ``freeze(False)``.
@@ -128,42 +136,66 @@ class BatchNorm(TrackingLayer):
         """
         check_channels(x, self.axis, self.num_features)
         tracks = self.training and self.track_running_stats
-        averaged = self.track_running_stats and not (tracks and self.momentum is None)
-        y, cache = forward(
+        pools = tracks and self.momentum is None
+        if pools:
+            self._check_running(x=x, where=where, out=out)
+            checked_int(self.num_values_tracked, "num_values_tracked", least=0)
+        averaged = self.track_running_stats and not pools
+        y, cache = batch_norm(
             x,
             self.gamma,
             self.beta,
             self.running_mean if averaged else None,
             self.running_var if averaged else None,
-            training=self.training or not self.track_running_stats,
-            momentum=0.0 if self.momentum is None else self.momentum,
-            eps=self.eps,
-            axis=self.axis,
-            where=where,
-            out=out,
+            self.training or not self.track_running_stats,
+            0.0 if self.momentum is None else self.momentum,
+            self.eps,
+            self.axis,
+            where,
+            out,
+            self._counters if tracks and averaged else None,
         )
-        if tracks:
-            self._track(cache)
+        if pools:
+            self._pool(cache)
         self.cache = cache
         return y
 
-    def _track(self, cache):
-        """Count a batch, and pool its statistics with those of all values seen if that is asked."""
-        # A mask is the same for every channel.
-        count = cache.count if isinstance(cache.count, int) else int(cache.count[0])
-        if not count:
+    def _counters(self, count):
+        """Return what counts a batch of so many values, for `batch_norm`."""
+        if not (count := _of_every_channel(count)):
+            return None
+        counters = {
+            "num_batches_tracked": self.num_batches_tracked + 1,
+            "num_values_tracked": self.num_values_tracked + count,
+        }
+        return self, counters
+
+    def _pool(self, cache):
+        """Merge the statistics of a batch with those of all values seen."""
+        if not (count := _of_every_channel(cache.count)):
             return
-        if self.momentum is None:
-            seen = self.num_values_tracked
-            before = Moments(seen, self.running_mean, self.running_var * max(seen - 1, 0))
-            after = before + moments_of(cache)
-            self.running_mean[...], self.running_var[...] = after.mean, after.var(ddof=1)
-        self.num_batches_tracked += 1
-        self.num_values_tracked += count
+        batches, seen, moments = self._calibration or self._seen()
+        batches, seen, moments = batches + 1, seen + count, moments + moments_of(cache)
+        attributes = {"num_batches_tracked": batches, "num_values_tracked": seen}
+        if self._calibration is not None:
+            attributes["_calibration"] = batches, seen, moments
+        self._track(moments.mean, moments.var(ddof=1), attributes)
+
+    def _seen(self):
+        """Return batches, values and Moments of all that went into the running statistics."""
+        seen = self.num_values_tracked
+        with np.errstate(all="ignore"):
+            m2 = np.asarray(self.running_var, np.float64) * max(seen - 1, 0)
+        return self.num_batches_tracked, seen, Moments(seen, self.running_mean, m2)
+
+    def __getstate__(self):
+        """Pickle and copy the layer without its last call, and as it is outside of calibrate."""
+        before = {} if self._calibration is None else self._uncalibrated
+        return super().__getstate__() | before
 
     def _state_names(self):
         names = super()._state_names()
-        if self.track_running_stats and self.momentum is None:
+        if self.track_running_stats and self._pools:
             names["num_values_tracked"] = "num_values_tracked"
         return names
 
@@ -176,7 +208,8 @@ def calibrate(*layers):
     some unlabeled batches of the new one often repair most of that [1]_. In the body the layers
     train with ``momentum=None``: each batch is normalized by its own statistics, and the running
     ones become exactly those of all values. Mode and momentum are restored after it, also if the
-    body raises. A layer through which nothing passed stays as it was.
+    body raises. A layer through which nothing passed stays as it was. Inside of another calibrate
+    of a layer its values are pooled with those of the outer one.
 
     Parameters
     ----------
@@ -208,25 +241,40 @@ def calibrate(*layers):
             raise TypeError(f"layers: expected only BatchNorm, got {type(layer).__name__}")
         if not layer.track_running_stats:
             raise ValueError("layers: expected track_running_stats=True, got False")
-    with ExitStack() as stack:
-        for layer in layers:
-            stack.enter_context(_calibrated(layer))
-        yield
-
-
-@contextmanager
-def _calibrated(layer):
-    before = layer.__dict__.copy()
-    layer._mode, layer._frozen, layer.momentum = True, False, None
-    layer.reset_running_stats()
-    try:
-        yield
+    unique = list({id(layer): layer for layer in layers}.values())
+    outside = [(layer, _modes(layer)) for layer in unique]
+    inside = [(layer, _calibrating(layer)) for layer in unique]
+    try:  # twice, should an interrupt come before the first
+        try:
+            commit([], *inside)
+            yield
+        finally:
+            commit([], *outside)
     finally:
-        mean, var, seen = layer.running_mean, layer.running_var, layer.num_values_tracked
-        restored = ["_mode", "_frozen", "momentum", "running_mean", "running_var"]
-        if not seen:
-            restored += ["num_batches_tracked", "num_values_tracked"]
-        for name in restored:
-            setattr(layer, name, before[name])
-        if seen:
-            layer.running_mean[...], layer.running_var[...] = mean, var
+        commit([], *outside)
+
+
+def _modes(layer):
+    """Return the attributes that are restored after calibrate; the outermost one ends it."""
+    modes = {name: getattr(layer, name) for name in ("_mode", "_frozen", "momentum")}
+    if layer._calibration is None:
+        modes |= {"_calibration": None, "_uncalibrated": None}
+    return modes
+
+
+def _calibrating(layer):
+    """Return the attributes of a layer that calibrate has at work."""
+    modes = {"_mode": True, "_frozen": False, "momentum": None}
+    if layer._calibration is None:
+        modes |= {"_calibration": _empty_pool(layer), "_uncalibrated": _modes(layer)}
+    return modes
+
+
+def _empty_pool(layer):
+    zeros = np.zeros(layer.num_features)
+    return 0, 0, Moments(0, zeros, zeros)
+
+
+def _of_every_channel(count):
+    """Return the values of a channel, which a mask selects alike in each, as an int."""
+    return count if isinstance(count, int) else int(count[0])

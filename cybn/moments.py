@@ -6,6 +6,8 @@ from ._checks import checked_int
 from ._geometry import as_array
 from .functional import statistics
 
+MOST = 2**62  # values of a channel, so that sums of two counts fit an int64
+
 
 class Moments:
     """Count, mean and sum of squared deviations of the values of each channel.
@@ -52,7 +54,7 @@ class Moments:
     __array_ufunc__ = None  # an array neither adds to Moments nor to each of them
 
     def __init__(self, count, mean, m2):
-        self.mean, self.m2 = np.asarray(mean, np.float64), np.asarray(m2, np.float64)
+        self.mean, self.m2 = _as_float64(mean, "mean"), _as_float64(m2, "m2")
         if self.m2.shape != self.mean.shape:
             raise ValueError(f"m2: expected shape {self.mean.shape}, got {self.m2.shape}")
         self.count = _checked_count(count, self.mean.shape)
@@ -65,11 +67,14 @@ class Moments:
             raise ValueError(
                 f"Moments: expected equal shapes, got {self.mean.shape} and {other.mean.shape}"
             )
+        if np.any(np.greater(self.count, MOST - other.count)):
+            raise ValueError(f"Moments: expected counts whose sum is at most {MOST}")
         count = self.count + other.count
         weight = other.count / (count + (count == 0))
-        delta = other.mean - self.mean
-        mean = self.mean + delta * weight
-        m2 = self.m2 + other.m2 + delta * (delta * (self.count * weight))
+        with np.errstate(all="ignore"):  # NaN and infinity go their way, as in the kernels
+            delta = other.mean - self.mean
+            mean = self.mean + delta * weight
+            m2 = self.m2 + other.m2 + delta * (delta * (self.count * weight))
         return Moments(count, mean, m2)
 
     def __radd__(self, other):
@@ -90,7 +95,8 @@ class Moments:
             NaN where there are no more than `ddof` values.
         """
         divisor = self.count - checked_int(ddof, "ddof", least=0)
-        return self.m2 / np.where(divisor > 0, divisor, np.nan)
+        with np.errstate(all="ignore"):
+            return self.m2 / np.where(divisor > 0, divisor, np.nan)
 
     def std(self, ddof=0):
         """Return the standard deviation, the square root of ``var(ddof)``.
@@ -104,20 +110,32 @@ class Moments:
         -------
         numpy.ndarray
         """
-        return np.sqrt(self.var(ddof))
+        with np.errstate(all="ignore"):
+            return np.sqrt(self.var(ddof))
 
     def __repr__(self):
         return f"Moments(count={self.count!r}, mean={self.mean!r}, m2={self.m2!r})"
 
 
+def _as_float64(value, name):
+    """Return a copy of real numbers."""
+    array = as_array(value, name)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
+    with np.errstate(all="ignore"):
+        return array.astype(np.float64)
+
+
 def _checked_count(count, shape):
     if type(count) is int or not np.ndim(count):
-        return checked_int(count, "count", least=0)
+        return checked_int(count, "count", least=0, most=MOST)
     count = as_array(count, "count")
     if count.dtype.kind not in "iu":
         raise TypeError(f"count: expected an int, or an array of them, got {count.dtype}")
     if count.shape != shape:
         raise ValueError(f"count: expected an int, or shape {shape}, got {count.shape}")
+    if np.any((count < 0) | (count > MOST)):
+        raise ValueError(f"count: expected values from 0 to {MOST}, got {count}")
     return count.astype(np.int64)
 
 
@@ -131,8 +149,10 @@ def moments_of(cache):
 def moments(x, axis=1, where=None):
     """Return count, mean and squared deviations of each channel of `x`, to be merged with others.
 
-    In one pass, as exact as those that `forward` normalizes with. ``sum`` of the moments of the
-    pieces of an array agrees with those of the whole to 1e-14, however it is cut.
+    In one pass, as exact as those that `forward` normalizes with. Each merge rounds: ``sum`` of the
+    moments of k pieces of an array differs from those of the whole by 2.3e-16 * k at most, relative
+    to ``abs(mean) + std`` in the mean, and to ``m2 * (1 + abs(mean) / std)`` in m2. Mostly it is
+    much less: 1e-14 for a thousand pieces around 0.
 
     Parameters
     ----------

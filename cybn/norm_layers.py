@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from ._checks import checked_int
+from ._checks import check_settings, checked_int
 from ._layer import Layer, TrackingLayer, check_channels, shape_of
-from .functional import check_settings, forward
+from .functional import forward
 from .norms import group_norm, instance_norm, layer_norm, rms_norm
 
 
@@ -287,21 +287,24 @@ class InstanceNorm(TrackingLayer):
                 "x: expected more than 1 value per sample and channel when training, "
                 f"got shape {(samples, *lengths)}"
             )
+        check_settings(True, self.momentum, self.eps)
+        self._check_running(x=x, out=out)
         y, cache = instance_norm(x, *parameters, **options, out=out)
         if count and samples:
-            self._track(cache, samples, count)
+            self._average(cache, samples, count)
         return y, cache
 
-    def _track(self, cache, samples, count):
-        mean, var = (
-            values.reshape(samples, self.num_features).mean(axis=0)
-            for values in (cache.mean, cache.var)
-        )
-        unbiased = var * (count / (count - 1))
-        for running, batch in (self.running_mean, mean), (self.running_var, unbiased):
-            old = running.astype(np.float64)
-            running[...] = (1 - self.momentum) * old + self.momentum * batch
-        self.num_batches_tracked += 1
+    def _average(self, cache, samples, count):
+        """Average the mean over the samples of their statistics into the running ones."""
+        shape, momentum = (samples, self.num_features), self.momentum
+        with np.errstate(all="ignore"):
+            mean, var = (values.reshape(shape).mean(axis=0) for values in (cache.mean, cache.var))
+            unbiased = var * (count / (count - 1))
+            new = [
+                (1 - momentum) * np.asarray(old, np.float64) + momentum * batch
+                for old, batch in ((self.running_mean, mean), (self.running_var, unbiased))
+            ]
+        self._track(*new, {"num_batches_tracked": self.num_batches_tracked + 1})
 
 
 def _checked_lengths(value):

@@ -1,13 +1,13 @@
 """The relatives of batch normalization: layer, RMS, instance and group norm, and weights."""
 
-from ._checks import checked_int
+from ._checks import checked_eps, checked_int
 from ._geometry import (
     as_input,
     batch_geometry,
     sample_geometry,
     trailing_geometry,
 )
-from .functional import checked_eps, normalize
+from .functional import normalize
 
 
 def layer_norm(x, gamma=None, beta=None, *, axis=-1, eps=1e-5, out=None):

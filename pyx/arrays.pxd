@@ -87,15 +87,20 @@ cdef inline bint overlap(const Array* a, const Array* b) noexcept nogil:
     return a.data < b.data + b.nbytes and b.data < a.data + a.nbytes
 
 
+cdef inline bint same(const Array* a, const Array* b) noexcept nogil:
+    """Whether two arrays have the same memory and dtype: one may be a view of the other."""
+    return a.data == b.data and a.nbytes == b.nbytes and a.itemsize == b.itemsize
+
+
 cdef inline bint is_apart(
     const Arrays* arrays, const Array* written, const Array* may_be,
 ) noexcept nogil:
-    """Whether a written array shares no memory with another one, unless it is `may_be` itself."""
+    """Whether a written array shares no memory with another one, unless it is that of `may_be`."""
     cdef const Array* other
     cdef int i
     for i in range(arrays.count):
         other = &arrays.each[i]
-        if other == written or (other == may_be and other.object == written.object):
+        if other == written or (other == may_be and same(other, written)):
             continue
         if overlap(written, other):
             return False

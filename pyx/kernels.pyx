@@ -53,6 +53,7 @@ cdef extern from "thread.h" nogil:
     void barrier() noexcept
 
 MEAN, VAR, INVSTD, SAVED_ROWS = mean_row, var_row, invstd_row, saved_rows
+OVERWRITTEN = 2
 
 cdef enum Phase:
     PARTS           # all that follows, part by part
@@ -341,12 +342,14 @@ cdef double* scratch_of(const Array* scratch) noexcept nogil:
 
 def forward(
     tuple given not None, Layout layout not None, bint training, bint centered, double momentum,
-    double eps, tuple schedule not None,
+    double eps, tuple schedule not None, tuple counters=None,
 ):
-    """The statistics of x, if training, and if y is not None, y. False: arrays refused.
+    """The statistics of x, if training, and if y is not None, y. OVERWRITTEN: over x itself.
 
-    `given` are the arrays, or None for each that there is not. `where` is a mask; `counts` are then
-    the values of each channel that it selects.
+    False: arrays refused. `given` are the arrays, or None for each that there is not. `where` is a
+    mask; `counts` are then the values of each channel that it selects. `counters`, an object and
+    new values of its attributes, change together with the running arrays: no signal handler comes
+    in between.
     """
     x, y, where, counts, gamma, beta, running_mean, running_var, kept, scratch = given
     cdef Call call
@@ -405,7 +408,10 @@ def forward(
             give(row(&call, running_mean_row), mean_)
             give(row(&call, running_var_row), var_)
         restore_arithmetic(before)
-    return True
+    if counters is not None:
+        for name, value in (<dict?>counters[1]).items():
+            setattr(counters[0], name, value)
+    return OVERWRITTEN if y_.data == x_.data else True
 
 
 cdef void give_gradients(const Call* call, const Array* dgamma, const Array* dbeta) noexcept nogil:

@@ -1,6 +1,7 @@
 """calibrate: running statistics of a new domain, exactly those of all that passes through."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -172,3 +173,87 @@ def test_what_is_no_batch_norm(rng, layer):
     with pytest.raises(TypeError, match="BatchNorm"), cybn.calibrate(good, layer):
         pytest.fail("the body must not run")
     assert not good.training
+
+
+class TestNested:
+    """The values of the inner body pass through the outer one, too."""
+
+    def test_inner_values_are_pooled_with_the_outer_ones(self, rng):
+        layer = trained_layer(rng, dtype=np.float64).eval()
+        target = batches(rng)
+        with cybn.calibrate(layer):
+            layer(target[0])
+            with cybn.calibrate(layer):
+                layer(target[1])
+                layer(target[2])
+            layer(target[3])
+            assert layer.training
+        assert_pooled(layer, target)
+        assert layer.num_batches_tracked == len(target)
+        assert (layer.training, layer.momentum) == (False, 0.1)
+
+    def test_nothing_passes_through_the_inner_one(self, rng):
+        layer = trained_layer(rng)
+        target = batches(rng)
+        with cybn.calibrate(layer):
+            layer(target[0])
+            with cybn.calibrate(layer):
+                pass
+        assert_pooled(layer, target[:1])
+
+    def test_the_same_layer_twice(self, rng):
+        layer, other = trained_layer(rng).eval(), trained_layer(rng)
+        target = batches(rng)
+        with cybn.calibrate(layer, other, layer):
+            for batch in target:
+                other(layer(batch))
+        assert_pooled(layer, target)
+        assert (layer.training, layer.momentum) == (False, 0.1)
+        assert other.num_batches_tracked == len(target)
+
+
+def test_running_arrays_stay_the_layers_own(rng):
+    layer = trained_layer(rng)
+    arrays = layer.running_mean, layer.running_var
+    with cybn.calibrate(layer):
+        layer(batches(rng)[0])
+    assert layer.running_mean is arrays[0]
+    assert layer.running_var is arrays[1]
+
+
+@pytest.mark.parametrize("make", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+def test_copy_made_in_the_body_is_not_calibrated(rng, make):
+    layer = trained_layer(rng).eval()
+    target = batches(rng)
+    with cybn.calibrate(layer):
+        layer(target[0])
+        twin = make(layer)
+    assert (twin.training, twin.momentum) == (False, 0.1)
+    twin(target[1])
+    assert_pooled(twin, target[:1])
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_what_float32_cannot_hold_is_infinite_without_a_warning(momentum):
+    """As where the kernels round."""
+    layer = cybn.BatchNorm(1, momentum=momentum)
+    layer.running_mean, layer.running_var = np.zeros(1, np.float32), np.ones(1, np.float32)
+    with cybn.calibrate(layer):
+        layer(np.array([[1e100], [2e100]]))
+    assert_array_equal((layer.running_mean, layer.running_var), [[np.inf], [np.inf]])
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_the_body_may_reset_load_and_save(rng, momentum):
+    layer = trained_layer(rng, momentum=momentum)
+    dtype, state, target = layer.running_mean.dtype, layer.state_dict(), batches(rng)
+    with cybn.calibrate(layer):
+        layer(target[0])
+        assert layer.state_dict().keys() == state.keys()
+        layer.load_state_dict(state)
+        assert_array_equal(layer.running_mean, state["running_mean"])
+        layer.reset_running_stats()
+        assert layer.num_batches_tracked == 0
+        layer(target[1])
+    assert_pooled(layer, target[1:2])
+    assert layer.running_mean.dtype == dtype

@@ -184,10 +184,39 @@ def test_no_values(shape, training):
         assert_array_equal(zero, np.zeros(channels))
 
 
+EMPTY = {
+    "batch": (lambda x: cybn.forward(x), (4, 0), (0,)),
+    "no samples": (lambda x: cybn.forward(x), (0, 3), (3,)),
+    "layer": (lambda x: cybn.layer_norm(x), (4, 0), (4,)),
+    "instance": (lambda x: cybn.instance_norm(x), (0, 3, 4), (0, 3)),
+    "group": (lambda x: cybn.group_norm(x, 2), (3, 4, 0), (3, 2)),
+    "group, no channels": (lambda x: cybn.group_norm(x, 2), (3, 0, 5), (3, 2)),
+}
+
+
+@pytest.mark.parametrize(("norm", "shape", "statistics"), EMPTY.values(), ids=EMPTY)
+def test_cache_of_no_values(norm, shape, statistics):
+    y, cache = norm(np.empty(shape))
+    for values in (cache.mean, cache.var, cache.invstd):
+        assert_array_equal(values, np.full(statistics, np.nan))
+    assert cybn.backward(y, cache).dx.shape == shape
+
+
 @pytest.mark.parametrize("cache", [None, 1, (), {}, np.ones(SHAPE), cybn.Cache, cybn.Gradients])
 def test_cache(cache):
     with refused(TypeError, r"\bcache\b"):
         cybn.backward(np.ones(SHAPE), cache)
+
+
+@pytest.mark.parametrize(
+    "change", [np.asfortranarray, lambda x: x[:2].copy(), lambda x: x[..., ::2]]
+)
+def test_cache_whose_x_was_changed(change):
+    x = good_arguments()["x"]
+    _, cache = cybn.forward(x)
+    cache.x = change(x)
+    with refused(ValueError, r"\bcache\b", x):
+        cybn.backward(cache.x, cache)
 
 
 LAYER_OPTIONS = [

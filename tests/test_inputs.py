@@ -169,3 +169,14 @@ def test_high_rank(rng):
     x = rng.normal(size=(2, 1, 3, 2, 1, 2, 1, 2, 2))
     y, _ = cybn.forward(x, axis=2)
     assert_array_equal(y, cybn.forward(x.reshape(2, 3, 16), axis=1)[0].reshape(x.shape))
+
+
+@pytest.mark.parametrize("state", ["warn", "raise"])
+@pytest.mark.parametrize("value", [1e300, 1e-300])
+def test_dy_that_float32_cannot_hold(value, state):
+    """It is rounded as the kernels round, to infinity or 0, whatever NumPy is told to warn of."""
+    running = np.zeros(1), np.ones(1)
+    _, cache = cybn.forward(np.ones((3, 1), np.float32), None, None, *running, training=False)
+    with np.errstate(all=state):
+        dx = cybn.backward(np.full((3, 1), value), cache).dx
+    assert_array_equal(dx, np.full((3, 1), np.inf if value > 1 else 0))

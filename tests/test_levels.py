@@ -1,7 +1,9 @@
 """Every CPU level gives right results, and a level is chosen as documented."""
 
 import os
+import pickle
 
+import numpy as np
 import pytest
 from levels import CONFIG, LEVELS, OTHER_LEVELS, run_python, run_python_unchecked
 
@@ -69,3 +71,27 @@ def test_processor_below_v2_is_an_import_error(monkeypatch):
     monkeypatch.setattr(_level.native, "level", lambda: 1)
     with pytest.raises(ImportError, match="x86-64-v2"):
         _level._supported_levels()
+
+
+PICKLED = """
+import pickle, sys
+import numpy as np, cybn
+with open(sys.argv[1], "rb") as file:
+    dy, caches = pickle.load(file)
+print([cybn.backward(dy, cache).dx.tobytes().hex() for cache in caches])
+print(sorted(name for name in sys.modules if "_kernels_" in name))
+"""
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_pickled_cache_is_used_at_any_level(rng, tmp_path, level):
+    """Nothing of the level that has pickled it is loaded, where it might not run."""
+    x, dy = rng.normal(size=(2, 6, 4, 3)).astype(np.float32)
+    caches = [cybn.forward(x)[1], cybn.layer_norm(x)[1], cybn.group_norm(x, 2)[1]]
+    path = tmp_path / "caches"
+    path.write_bytes(pickle.dumps((dy, caches)))
+
+    printed = run_python("-c", PICKLED, str(path), level=level).splitlines()
+
+    assert printed[0] == str([cybn.backward(dy, cache).dx.tobytes().hex() for cache in caches])
+    assert printed[1] == str([f"cybn._kernels_{level}"])

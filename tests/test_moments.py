@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -116,11 +117,56 @@ def test_made_from_lists():
         (-1, [1.0, 1.0], ValueError, "count"),
         ([2], [1.0, 1.0], ValueError, "count"),
         (2, [1.0], ValueError, "m2"),
+        ([2, -1], [1.0, 1.0], ValueError, "count"),
+        (np.array([2**63, 1], np.uint64), [1.0, 1.0], ValueError, "count"),
+        (2**63, [1.0, 1.0], ValueError, "count"),
+        (2, [1j, 1.0], TypeError, "m2"),
+        (2, ["1", "2"], TypeError, "m2"),
+        (2, [None, 1.0], TypeError, "m2"),
+        (2, np.ma.masked_array([1.0, 2.0], [True, False]), TypeError, "m2"),
     ],
 )
 def test_made_from_parts_that_do_not_fit(count, m2, error, name):
     with pytest.raises(error, match=rf"\b{name}\b"):
         cybn.Moments(count, [1.0, 2.0], m2)
+
+
+def test_keeps_copies():
+    mean, m2 = np.ones(2), np.ones(2)
+    moments = cybn.Moments(2, mean, m2)
+    mean[:] = m2[:] = 5
+    assert_array_equal(moments.mean, [1.0, 1.0])
+    assert_array_equal(moments.m2, [1.0, 1.0])
+
+
+@pytest.mark.parametrize("counts", [(2**62, 1), ([2**62], [1]), ([2**62], 2**62)])
+def test_counts_whose_sum_is_too_large(counts):
+    first, second = (cybn.Moments(count, [0.0], [0.0]) for count in counts)
+    for one, other in ((first, second), (second, first)):
+        with pytest.raises(ValueError, match=r"\bcounts?\b"):
+            one + other
+
+
+@pytest.mark.parametrize("state", ["warn", "raise"])
+def test_overflow_is_infinite_without_a_warning(state):
+    with np.errstate(all=state):
+        total = cybn.Moments(1, [1e300], [0.0]) + cybn.Moments(1, [-1e300], [0.0])
+        assert_array_equal(total.var(), [np.inf])
+        several = cybn.Moments(0, [np.inf], [np.inf]) + cybn.Moments(0, [-np.inf], [np.inf])
+        assert np.isnan(several.std())
+
+
+@pytest.mark.parametrize(("mean", "size"), [(0.0, 1), (3.0, 1), (1e4, 1), (1e4, 7)])
+def test_merging_rounds_as_documented(rng, mean, size):
+    """Against exact fractions: of every merge a rounding, whose size is that of the mean's."""
+    x = rng.normal(mean, 1.0, 1000)
+    values = [Fraction(value) for value in x.tolist()]
+    exact_mean = sum(values) / len(values)
+    exact_m2 = sum((value - exact_mean) ** 2 for value in values)
+    total = sum(cybn.moments(x[i : i + size, None]) for i in range(0, len(x), size))
+    allowed = 2.3e-16 * len(x) / size
+    assert abs(Fraction(total.mean[0]) - exact_mean) <= allowed * (mean + 1)
+    assert abs(Fraction(total.m2[0]) - exact_m2) <= allowed * (mean + 1) * exact_m2
 
 
 @pytest.mark.parametrize(("ddof", "error"), [(-1, ValueError), ("1", TypeError), (None, TypeError)])

@@ -102,3 +102,68 @@ def test_empty_out():
     y, cache = cybn.forward(np.empty((0, 3), np.float32), out=out)
     assert y is out
     assert cybn.backward(np.empty((0, 3), np.float32), cache, out=out).dx is out
+
+
+class Subclass(np.ndarray):
+    pass
+
+
+IN_PLACE = {
+    "itself": lambda array, path: (array, array),
+    "a view of it": lambda array, path: (array, array[...]),
+    "a subclass": lambda array, path: (array.view(Subclass),) * 2,
+    "a view as a subclass": lambda array, path: (array, array.view(Subclass)),
+    "memory-mapped": lambda array, path: (mapped(array, path),) * 2,
+}
+
+
+def mapped(array, path):
+    memory = np.memmap(path / "array", array.dtype, "w+", shape=array.shape)
+    memory[...] = array
+    return memory
+
+
+@pytest.mark.parametrize("make", IN_PLACE.values(), ids=IN_PLACE)
+class TestInPlace:
+    """The memory counts, not the object."""
+
+    def test_inference(self, case, tmp_path, make):
+        expected, _ = forward(case, case.x, training=False, out=None)
+        x, out = make(case.x.copy(), tmp_path)
+        y, cache = forward(case, x, training=False, out=out)
+        assert y is out
+        assert_array_equal(np.asarray(x), expected)
+        assert cache.x is None
+        with refused(ValueError, r"\bcache\b", case.dy):
+            cybn.backward(case.dy, cache)
+
+    def test_backward(self, case, tmp_path, make):
+        _, cache = forward(case, case.x, training=True, out=None)
+        expected = cybn.backward(case.dy, cache)
+        dy, out = make(case.dy.copy(), tmp_path)
+        actual = cybn.backward(dy, cache, out=out)
+        assert actual.dx is out
+        for one, other in zip(actual, expected, strict=True):
+            assert_array_equal(np.asarray(one), other)
+
+    def test_training(self, case, tmp_path, make):
+        x, out = make(case.x.copy(), tmp_path)
+        with refused(ValueError, r"\bout\b", x):
+            forward(case, x, training=True, out=out)
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_transposed_x_is_not_in_place(rng, axis):
+    """Of the same shape and memory, but in another order."""
+    x = rng.normal(size=(4, 4, 4))
+    with refused(ValueError, r"\bout\b", x):
+        cybn.forward(x.T, None, None, *np.ones((2, 4)), training=False, axis=axis, out=x)
+
+
+def test_out_of_backward_over_the_cache(rng):
+    x = rng.normal(size=(2, 65))
+    _, cache = cybn.forward(x)
+    memory = cache.mean.base if cache.mean.base is not None else cache.mean
+    out = memory[: x.size].reshape(x.shape)
+    with refused(ValueError, r"\bout\b.*\bcache\b", memory):
+        cybn.backward(x, cache, out=out)

@@ -165,6 +165,49 @@ def test_all_or_nothing_where_an_array_cannot_be_written(rng):
         assert_array_equal(value, expected[key])
 
 
+def test_entries_may_be_the_layers_own_arrays(rng):
+    layer = trained_layer(rng)
+    state = layer.state_dict()
+    own = {"weight": layer.beta, "bias": layer.gamma, "running_var": layer.running_var[::-1]}
+    layer.load_state_dict(state | own)
+    assert_array_equal(layer.gamma, state["bias"])
+    assert_array_equal(layer.beta, state["weight"])
+    assert_array_equal(layer.running_var, state["running_var"][::-1])
+
+
+def test_unknown_keys_of_several_types(rng):
+    state = trained_layer(rng).state_dict() | {"gamma": 1, 3: 1, (1, 2): 1, None: 1}
+    assert_refused(rng, state, ValueError, r"state: unknown key \(1, 2\), 3, None, gamma")
+
+
+@pytest.mark.parametrize("key", ["num_batches_tracked", "num_values_tracked"])
+def test_count_that_cannot_be_counted_on_from(rng, key):
+    layer = trained_layer(rng, momentum=None)
+    before = layer.state_dict()
+    with refused(ValueError, rf"\b{key}\b", layer.gamma):
+        layer.load_state_dict(before | {key: 2**62})
+    layer.load_state_dict(before | {key: 2**60})
+    layer(rng.normal(size=(5, 3)))
+    assert layer.num_batches_tracked > 2
+    layer.state_dict()
+
+
+def test_values_beyond_float32_are_infinite(rng):
+    layer = trained_layer(rng)
+    layer.load_state_dict(layer.state_dict() | {"running_var": np.array([1.0, 1e300, 2.0])})
+    assert_array_equal(layer.running_var, [1, np.inf, 2])
+
+
+def test_layer_with_a_list_for_an_array(rng):
+    """Then nothing is loaded, and the key is named."""
+    layer = trained_layer(rng)
+    state = layer.state_dict()
+    layer.running_var = [1.0, 1.0, 1.0]
+    with refused(TypeError, r"\brunning_var\b", layer.gamma, layer.beta, layer.running_mean):
+        layer.load_state_dict({key: np.array(value) + 1 for key, value in state.items()})
+    assert layer.num_batches_tracked == 2
+
+
 def assert_refused(rng, state, error, match):
     layer = trained_layer(rng)
     before = {key: np.array(value) for key, value in layer.state_dict().items()}

@@ -119,3 +119,24 @@ def test_empty_batch_touches_nothing(shape):
     assert y.shape == cybn.backward(y, cache).dx.shape == shape
     assert_array_equal(running[0], np.full(shape[1:], 5.0))
     assert_array_equal(running[1], np.full(shape[1:], 6.0))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", ["gamma", "beta", "running_mean", "running_var"])
+def test_flat_parameter_alone(x, name, training):
+    """Nothing else is of a shape that would have to be looked at."""
+    arguments = {key: np.ones((T, F)) for key in ("running_mean", "running_var")}
+    if name in arguments:
+        arguments = {key: np.ones(T * F) for key in arguments}
+    arguments[name] = np.ones(T * F)
+    with refused(ValueError, rf"\b{name}\b|running_mean", x, *arguments.values()):
+        cybn.forward(x, axis=(1, 2), training=training, **arguments)
+    if name in ("gamma", "beta"):
+        with refused(ValueError, rf"\b{name}\b", x):
+            cybn.forward(x, axis=(1, 2), **{name: np.ones(T * F)})
+
+
+@pytest.mark.parametrize("name", ["gamma", "beta"])
+def test_flat_parameter_of_layer_norm(x, name):
+    with refused(ValueError, rf"\b{name}\b", x):
+        cybn.layer_norm(x, axis=(1, 2), **{name: np.ones(T * F)})

@@ -317,3 +317,51 @@ class TestLayer:
             layer(rng.normal(size=(8, 3)), where=np.ones((7, 1), bool))
         for key, value in layer.state_dict().items():
             assert_array_equal(value, before[key])
+
+
+class TestMaskIsCopied:
+    def test_so_it_may_change_before_backward(self, rng):
+        for shape, mask_shape, axis in (
+            *(((6, 1, 4), (6, 1, 4), 1), ((6, 3, 4), (6, 1, 4), 1)),
+            ((6, 3, 4), (6, 3, 4), (1, 2)),
+        ):
+            x, where = rng.normal(size=shape), rng.random(mask_shape) < 0.7
+            where[:2] = True
+            dy = rng.normal(size=shape)
+            _, cache = cybn.forward(x, axis=axis, where=where)
+            expected = cybn.backward(dy, cache).dx
+            where[...] = ~where
+            assert_array_equal(cybn.backward(dy, cache).dx, expected)
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_but_nothing_is_written_over_it(self, rng, channels):
+        x = rng.normal(size=(6, channels, 4))
+        memory = np.zeros(2 * x.nbytes, np.uint8)
+        where = memory[:24].view(bool).reshape(6, 1, 4)
+        where[...] = True
+        out = memory[: x.nbytes].view(x.dtype).reshape(x.shape)
+        with refused(ValueError, r"\bout\b.*\bwhere\b", memory):
+            cybn.forward(x, where=where, out=out)
+        running = memory[: 16 * channels].view(float).reshape(2, channels)
+        with refused(ValueError, r"\brunning_mean\b.*\bwhere\b", memory):
+            cybn.forward(x, None, None, *running, where=where)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("byte", [2, 128, 255])
+def test_any_byte_that_is_not_zero_is_true(rng, byte, channels):
+    """As in NumPy: of bytes that are viewed as bool."""
+    x = rng.normal(1e8, 1.0, (50, channels, 4))
+    bytes_ = rng.integers(0, 2, (50, 1, 4), np.uint8) * np.uint8(byte)
+    where = bytes_ != 0
+    running, others = np.ones((2, 2, channels))
+
+    y, cache = cybn.forward(x, None, None, *running, where=bytes_.view(bool))
+
+    expected, expected_cache = cybn.forward(x, None, None, *others, where=where)
+    assert_array_equal(y, expected)
+    assert_array_equal(cache.count, expected_cache.count)
+    assert_array_equal(cache.var, expected_cache.var)
+    assert_array_equal(running, others)
+    assert_array_equal(cybn.backward(x, cache).dx, cybn.backward(x, expected_cache).dx)
+    assert_array_equal(cybn.moments(x, where=bytes_.view(bool)).m2, cybn.moments(x, where=where).m2)
