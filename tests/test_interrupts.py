@@ -18,15 +18,16 @@ class Interrupt(BaseException):
     """As a signal handler raises it."""
 
 
-def interrupted(call, at):
-    """Interrupt a call before that many lines of cybn; False: it has not so many."""
+def interrupted(call, at, event="line"):
+    """Interrupt a call before that many lines, or opcodes, of cybn; False: it has not so many."""
     lines = 0
 
-    def trace(frame, event, _):
+    def trace(frame, seen, _):
         nonlocal lines
         if not frame.f_code.co_filename.startswith(PACKAGE):
             return trace
-        if event == "line":
+        frame.f_trace_opcodes = event == "opcode"
+        if seen == event:
             lines += 1
             if lines == at:
                 raise Interrupt
@@ -157,17 +158,19 @@ def test_calibrate(momentum, mode):
         assert same
 
 
-def test_functional():
-    """Running arrays that have to be copied, and those that have not."""
+@pytest.mark.parametrize("dtype", [">f8", "f8"])
+def test_functional(dtype):
+    """Running arrays that have to be copied, and those that have not: even between opcodes."""
     expected = np.ones((2, 3))
     cybn.forward(X, None, None, *expected)
-    for dtype in (">f8", "f8"):
-        at, seen = 1, set()
+    at, seen = 1, []
+    while True:
         running = np.ones((2, 3), dtype)
-        while interrupted(lambda running=running: cybn.forward(X, None, None, *running), at):
-            old, new = (running == 1).all(), (running == expected).all()
-            assert old or new
-            seen.add(bool(new))
-            running, at = np.ones((2, 3), dtype), at + 1
-        assert False in seen
-        assert_array_equal(running, expected)
+        if not interrupted(lambda to=running: cybn.forward(X, None, None, *to), at, "opcode"):
+            break
+        assert (running == 1).all() or (running == expected).all()
+        seen.append(bool((running == expected).all()))
+        at += 1
+    assert_array_equal(running, expected)
+    assert {False, True} == set(seen)
+    assert seen == sorted(seen)
