@@ -8,10 +8,12 @@
 #include <string.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__) && defined(__ARM_NEON)
+#include <arm_neon.h>
 #endif
 
 /* a - b, exactly rounded: where there is a choice, on the units that multiply, as those that add
- * have the conversions to do, too. */
+ * have the conversions to do, too. (On aarch64 fma writes over its addend: that takes a copy each.) */
 static inline double difference(double a, double b) {
 #if defined(__FMA__)
     return __builtin_fma(a, 1.0, -b);
@@ -86,6 +88,28 @@ static inline void stream_float(float *to, wide v, wide next) {
 static inline void stream_double(double *to, wide v, wide next) {
     _mm_stream_pd(to, v);
     _mm_stream_pd(to + 2, next);
+}
+#elif defined(__aarch64__) && defined(__ARM_NEON)
+/* Stores of whole lines in a row go past the caches by themselves there. */
+#define STRIP 8
+#define VECTOR 8
+typedef float64x2_t wide __attribute__((aligned(8), may_alias));
+static inline wide load_float(const float *from) { return vcvt_f64_f32(vld1_f32(from)); }
+static inline wide load_double(const double *from) { return vld1q_f64(from); }
+static inline wide load_byte(const unsigned char *from) {
+    unsigned short bytes;
+    memcpy(&bytes, from, sizeof bytes);
+    uint16x8_t shorts = vmovl_u8(vreinterpret_u8_u16(vdup_n_u16(bytes)));
+    return vcvtq_f64_u64(vmovl_u32(vget_low_u32(vmovl_u16(vget_low_u16(shorts)))));
+}
+static inline void store_float(float *to, wide v) { vst1_f32(to, vcvt_f32_f64(v)); }
+static inline void store_double(double *to, wide v) { vst1q_f64(to, v); }
+static inline void stream_float(float *to, wide v, wide next) {
+    vst1q_f32(to, vcvt_high_f32_f64(vcvt_f32_f64(v), next));
+}
+static inline void stream_double(double *to, wide v, wide next) {
+    vst1q_f64(to, v);
+    vst1q_f64(to + 2, next);
 }
 #else   /* the compiler's own vectors */
 #define STRIP 8

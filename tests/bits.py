@@ -1,16 +1,18 @@
-"""Print the sha256 of everything cybn computes, for each of the given thread counts.
+"""Digests of everything cybn computes: those of this machine, and those of every machine.
 
+    python bits.py --check      # against digests.json: are these the bits of every other machine?
+    python bits.py --write      # make that file anew, when results were meant to change
     python bits.py 1 2 7
 
-prints one JSON object: for each thread count the digest of every case; then, under "started", how
-many more operating system threads there were at the end than at the start (None if unknown).
-`CYBN_LEVEL` chooses the level, as always.
+The last one prints one JSON object: the digest of the inputs; for each thread count that of every
+case's results; and under "started" how many more operating system threads there were at the end
+than at the start (None if unknown). `CYBN_LEVEL` chooses the level, as always.
 """
 
 import hashlib
 import json
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,8 @@ from norms import SHAPES as NORM_SHAPES
 from norms import build_norm_case, run_cybn
 
 import cybn
+
+GOLDEN = Path(__file__).with_name("digests.json")
 
 # Large enough that sharing the work pays, whichever way it is shared.
 LARGE_SHAPES = {
@@ -57,12 +61,29 @@ LARGE_NORM_SHAPES = {
 }
 
 
+class Draws(np.random.Generator):
+    """Random numbers that are the same everywhere.
+
+    NumPy's own normal ones take their tails from the C library's logarithm, and two libraries may
+    differ in the last bit. These are sums of four uniform numbers, of variance 1.
+    """
+
+    def normal(self, mean=0.0, std=1.0, size=None):
+        uniform = self.random((4, *np.atleast_1d(size)))
+        return mean + std * (3**0.5 * (uniform[0] + uniform[1] + uniform[2] + uniform[3] - 2.0))
+
+    def uniform(self, low, high, size):
+        return low + (high - low) * self.random(size)
+
+
 def digest(*arrays):
+    """Hash results. There must be no NaN among them: its bits are not promised."""
     sha = hashlib.sha256()
     for array in arrays:
         if array is not None:
+            assert not np.isnan(array).any()
             sha.update(array)
-    return sha.hexdigest()
+    return sha.hexdigest()[:16]
 
 
 def digest_of_batch_norm(case):
@@ -96,13 +117,27 @@ def all_cases(rng):
 
 
 def digests(thread_counts):
-    """Map each thread count to the digests of all cases by name."""
-    result = {count: {} for count in thread_counts}
-    for name, digest_of, case in all_cases(np.random.default_rng(0)):
+    """Return the digest of all inputs, and for each thread count those of all cases by name."""
+    inputs = hashlib.sha256()
+    results = {count: {} for count in thread_counts}
+    for name, digest_of, case in all_cases(Draws(np.random.PCG64(0))):
+        for field in fields(case):
+            value = getattr(case, field.name)
+            if isinstance(value, np.ndarray):
+                inputs.update(value)
         for count in thread_counts:
             with cybn.num_threads(count):
-                result[count][name] = digest_of(case)
-    return result
+                results[count][name] = digest_of(case)
+    return inputs.hexdigest()[:16], results
+
+
+def differing_from_golden(inputs, results):
+    """Name what is not as in the file: the cases, or only the inputs."""
+    golden = json.loads(GOLDEN.read_text())
+    if inputs != golden["inputs"]:
+        return ["the inputs: a case was changed, or NumPy draws other numbers here"]
+    names = golden["results"].keys() | results.keys()
+    return sorted(name for name in names if results.get(name) != golden["results"].get(name))
 
 
 def running_threads():
@@ -111,12 +146,31 @@ def running_threads():
     return len(list(tasks.iterdir())) if tasks.exists() else None
 
 
-def main():
+def write():
+    inputs, results = digests([1])
+    GOLDEN.write_text(json.dumps({"inputs": inputs, "results": results[1]}, indent=0) + "\n")
+
+
+def check():
+    inputs, results = digests([1, 2])
+    differing = {name for each in results.values() for name in differing_from_golden(inputs, each)}
+    if differing:
+        sys.exit("\n".join(["Not as in digests.json:", *sorted(differing)]))
+    print(f"The same bits as in digests.json: {len(results[1])} cases, 1 and 2 threads.")
+
+
+def report(thread_counts):
     before = running_threads()
-    result = digests([int(argument) for argument in sys.argv[1:]])
+    inputs, results = digests(thread_counts)
     started = None if before is None else running_threads() - before
-    print(json.dumps({"digests": result, "started": started}))
+    print(json.dumps({"inputs": inputs, "digests": results, "started": started}))
 
 
 if __name__ == "__main__":
-    main()
+    match sys.argv[1:]:
+        case ["--write"]:
+            write()
+        case ["--check"]:
+            check()
+        case counts:
+            report([int(count) for count in counts])

@@ -1,8 +1,9 @@
-"""The promise on bits: the same for every level and every thread count, from run to run."""
+"""The promise on bits: the same on every machine, for every level and every thread count."""
 
 import json
 
 import pytest
+from bits import differing_from_golden
 from levels import CONFIG, LEVELS, run_python
 
 THREAD_COUNTS = [1, 2, 3, 7]
@@ -28,6 +29,21 @@ def test_same_bits_for_every_level_and_thread_count(runs):
     }
     assert not differing
     assert all(len(run["digests"]) == len(THREAD_COUNTS) for run in runs.values())
+
+
+def test_same_bits_as_on_every_other_machine(runs):
+    run = runs[LEVELS[0]]
+    assert not differing_from_golden(run["inputs"], run["digests"]["1"])
+
+
+def test_other_inputs_are_told_from_other_results(runs):
+    run = runs[LEVELS[0]]
+    results = run["digests"]["1"]
+    first, second, *_ = results
+    assert differing_from_golden(run["inputs"], results | {first: "0"}) == [first]
+    assert differing_from_golden(run["inputs"], {k: results[k] for k in results if k != second})
+    (said,) = differing_from_golden("0", results | {first: "0"})
+    assert said.startswith("the inputs")
 
 
 def test_digests_tell_the_cases_apart(runs):
