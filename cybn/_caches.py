@@ -1,4 +1,4 @@
-"""What a call may count on of the processor's caches. Imported when it is first asked for.
+"""What a call may count on of the processor's caches.
 
 What the system reports is a hint: a virtual machine with two cores reports the 480 MiB of a socket,
 which its other tenants use as well. There a call that believed it took 1.25 to 1.9 times as long as

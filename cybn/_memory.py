@@ -3,10 +3,11 @@
 from functools import cache
 
 import numpy as np
+from numpy import empty  # a look-up less in each small call
 
 from . import _native_memory as native
 from ._checks import checked_int
-from ._late import late
+from ._system import memory_limit
 
 # From here on malloc hands memory back to the system at times, and NumPy asks for huge pages.
 LARGE = 4 << 20
@@ -24,14 +25,14 @@ def empty_like(x):
     """Return an array of x's shape and dtype, in C order, whose values are not set."""
     nbytes = x.nbytes
     if nbytes < LARGE:
-        return np.empty(x.shape, x.dtype)
+        return empty(x.shape, x.dtype)
     return np.ndarray(x.shape, x.dtype, native.Block(nbytes, _limit()))
 
 
 @cache
 def _granted():
     """Return the bytes of memory that this process may use, looked for when it is first asked."""
-    limits = native.machine_memory(), late("_system").memory_limit()
+    limits = native.machine_memory(), memory_limit()
     return min(filter(None, limits), default=0)
 
 

@@ -8,10 +8,11 @@ from contextvars import ContextVar
 from functools import cache
 
 from . import _native_runtime as native
+from ._caches import find_caches
 from ._checks import checked_int
-from ._late import late
 from ._level import LEVEL, LEVELS
 from ._memory import kept_memory, kept_memory_limit
+from ._system import processors, read_text
 from ._version import __version__
 
 # A call that moves fewer bytes runs serially. Waking an idle OpenMP pool costs 2 to 12 us on a
@@ -138,13 +139,13 @@ def _usable_processors():
 
 @cache
 def _quota():
-    return late("_system").processors() or MOST_THREADS
+    return processors() or MOST_THREADS
 
 
 @cache
 def caches():
     """Return the sizes of the caches, looked for when a large call first asks."""
-    return late("_caches").find_caches(_usable_processors(), _quota())
+    return find_caches(_usable_processors(), _quota())
 
 
 if os.environ.get("CYBN_CACHE_SIZE"):
@@ -154,7 +155,7 @@ if os.environ.get("CYBN_CACHE_SIZE"):
 def _openmp_libraries():
     """Return the files of the OpenMP libraries loaded in this process, none if unknown."""
     files = r"(?m)^[^/\n]*(/.*/lib(?:gomp|i?omp5?)(?:-[0-9a-f]+)?\.[^/\n]*)$"
-    return sorted(set(re.findall(files, late("_system").read_text("/proc/self/maps"))))
+    return sorted(set(re.findall(files, read_text("/proc/self/maps"))))
 
 
 def show_config(mode="print"):

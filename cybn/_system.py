@@ -1,4 +1,4 @@
-"""What the system tells in files: limits of cgroups. Imported when it is first asked for.
+"""What the system tells in files: limits of cgroups.
 
 A process is in one group of each hierarchy of cgroups, and the limits of all groups above that
 one hold for it, too. In version 1 a controller has a hierarchy of its own; in version 2 all share

@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numpy import empty  # a look-up less in each small call
 
 from ._checks import check_settings
 from ._geometry import (
@@ -71,10 +72,12 @@ class Cache:
         *("count", "training", "x"),
     )
 
-    def __init__(self, x, geometry, saved, gamma, beta, training, centered, selected):
+    def __init__(self, x, geometry, saved, gamma, beta, training, centered, where, counts, count):
         self.x = x
         self.training = training
-        self._where, self._counts, self.count = selected
+        self.count = count
+        self._where = where
+        self._counts = counts
         self._geometry = geometry
         self._saved = saved
         self._centered = centered
@@ -203,7 +206,9 @@ def batch_norm(
     It is a function of the number of values, which returns an object and new values of its
     attributes, or None.
     """
-    given, x = x, as_input(x, "x")
+    given = x
+    if not is_plain(x):
+        x = as_input(x, "x")
     geometry = batch_geometry(x.shape, axis)
     momentum, eps = check_settings(training, momentum, eps)
     mask = None if where is None else (*as_mask(where, x.shape, axis), where)
@@ -253,9 +258,14 @@ def normalize(
     RMS norm is not `centered`.
     """
     y = empty_like(x) if out is None else out
-    saved, scratch = _work_arrays(geometry)
-    direct = geometry.direct and given is x and mask is None
-    where, counts, count, _ = mask or (None, None, geometry.values, None)
+    saved = empty(geometry.saved_size)
+    scratch = _scratch(geometry) if geometry.scratch_size else None
+    where = counts = None
+    count = geometry.values
+    direct = geometry.direct and given is x
+    if mask is not None:
+        where, counts, count, _ = mask
+        direct = False
     if counters is not None:
         counters = counters(count)
     way = schedule(2 * x.nbytes)
@@ -267,7 +277,7 @@ def normalize(
     if not taken:
         if geometry.per_sample and has_rows(gamma, beta, geometry):
             geometry = geometry.per_sample
-            saved, scratch = _work_arrays(geometry)
+            saved, scratch = empty(geometry.saved_size), _scratch(geometry)
         gamma = as_parameter(gamma, "gamma", geometry.parameters)
         beta = as_parameter(beta, "beta", geometry.parameters)
         running = running_mean, running_var
@@ -280,8 +290,7 @@ def normalize(
             if training and running_mean is not None:
                 commit(zip(running, flat, strict=True), *([counters] if counters else []))
     kept = None if taken is OVERWRITTEN else x
-    selected = where, counts, count
-    return y, Cache(kept, geometry, saved, gamma, beta, training, centered, selected)
+    return y, Cache(kept, geometry, saved, gamma, beta, training, centered, where, counts, count)
 
 
 def statistics(x, axis, where):
@@ -289,18 +298,17 @@ def statistics(x, axis, where):
     x = as_input(x, "x")
     geometry = batch_geometry(x.shape, axis)
     selected = (None, None, geometry.values) if where is None else as_mask(where, x.shape, axis)[:3]
-    saved, scratch = _work_arrays(geometry)
+    saved = empty(geometry.saved_size)
     if x.size:
-        arrays = x, None, *selected[:2], *[None] * 4, saved, scratch
+        arrays = x, None, *selected[:2], *[None] * 4, saved, _scratch(geometry)
         settings = True, True, 0.0, 1.0, schedule(x.nbytes)
         _insist(kernels.forward(arrays, geometry.layout, *settings))
-    return Cache(x, geometry, saved, None, None, True, True, selected)
+    return Cache(x, geometry, saved, None, None, True, True, *selected)
 
 
-def _work_arrays(geometry):
-    """Return an array for what the kernels save, and one, or None, for what they need meanwhile."""
-    size = geometry.scratch_size
-    return np.empty(geometry.saved_size), np.empty(size) if size else None
+def _scratch(geometry):
+    """Return an array for what the kernels need while they run, None where a thread has it."""
+    return empty(geometry.scratch_size) if geometry.scratch_size else None
 
 
 def _insist(taken):
@@ -377,12 +385,11 @@ def backward(dy, cache, *, out=None):
     dx = empty_like(x) if out is None else out
     shape = geometry.parameters
     flat = shape if len(shape) == 1 else math.prod(shape)
-    dgamma = None if cache._gamma is None else np.empty(flat, cache._gamma.dtype)
-    dbeta = None if cache._beta is None else np.empty(flat, cache._beta.dtype)
-    size, way = geometry.scratch_size, schedule(3 * x.nbytes)
-    saved, scratch = cache._saved, np.empty(size) if size else None
-    arrays = dy, x, dx, cache._where, cache._counts, dgamma, dbeta, saved, scratch
-    settings = cache.training, cache._centered, way
+    dgamma = None if cache._gamma is None else empty(flat, cache._gamma.dtype)
+    dbeta = None if cache._beta is None else empty(flat, cache._beta.dtype)
+    scratch = _scratch(geometry) if geometry.scratch_size else None
+    arrays = dy, x, dx, cache._where, cache._counts, dgamma, dbeta, cache._saved, scratch
+    settings = cache.training, cache._centered, schedule(3 * x.nbytes)
     if not x.size or not kernels.backward(arrays, geometry.layout, *settings):
         given, dy = dy, as_input(dy, "dy", x)
         source = given if isinstance(given, np.ndarray) else dy

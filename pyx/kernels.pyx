@@ -36,7 +36,7 @@ from call cimport (
 )
 from maps cimport map_pass, stream_fence
 from plan cimport (
-    Plan, Shape, Tile, ceil_div, keep_columns, make_plan, part_stop, plan_map, tile_at,
+    Plan, Shape, Tile, ceil_div, keep_columns, make_plan, part_stop, plan_map, quotient, tile_at,
 )
 from rows cimport THREAD_SCRATCH, Mask, halve, real, repeat, thread_scratch
 from solve cimport settle_backward, settle_forward, solve_backward, solve_forward, was_far
@@ -112,7 +112,6 @@ cdef void run_share(
     const Call* call, Phase phase, Py_ssize_t share, Py_ssize_t shares, bint* again,
 ) noexcept nogil:
     """One thread's share of a phase."""
-    cdef arithmetic before = plain_arithmetic()
     cdef bint of_tiles = phase in (SUMS, SUMS_AGAIN, MAP)
     cdef Py_ssize_t tiles = call.plan.tiles
     cdef Py_ssize_t blocks = call.plan.map_blocks if phase == MAP else call.plan.blocks
@@ -121,7 +120,7 @@ cdef void run_share(
     cdef Py_ssize_t bundles = ceil_div(tiles, together)
     cdef Py_ssize_t tasks = bundles * blocks if of_tiles else call.plan.parts
     cdef Py_ssize_t task, turn, first
-    for task in range(tasks * share // shares, tasks * (share + 1) // shares):
+    for task in range(quotient(tasks * share, shares), quotient(tasks * (share + 1), shares)):
         if not of_tiles:
             if run_part(call, phase, task):
                 raise_flag(again)
@@ -130,13 +129,13 @@ cdef void run_share(
         turn = tasks - 1 - task if phase == MAP and call.sums else task
         first = turn % bundles * together
         run_tiles(call, phase, first, min(tiles, first + together), turn // bundles)
-    restore_arithmetic(before)
 
 
 cdef void run_phases(
     const Call* call, Py_ssize_t share, Py_ssize_t shares, bint* again,
 ) noexcept nogil:
     """Sum, settle, solve, map: one thread's share of all."""
+    cdef arithmetic before = plain_arithmetic()
     cdef Phase first = PARTS if call.by_part else SUMS if call.sums else SOLVE
     cdef Phase last = PARTS if call.by_part else MAP if call.out != NULL else SOLVE
     cdef int phase
@@ -146,6 +145,7 @@ cdef void run_phases(
             if shares > 1:
                 barrier()
     stream_fence()
+    restore_arithmetic(before)
 
 
 cdef void run(const Call* call) noexcept nogil:
