@@ -50,7 +50,9 @@ cdef struct Call:
     double* saved
     double* scratch
     double momentum, eps
-    bint sums, columns, training, centered, stream
+    bint sums, columns, training, centered
+    bint from_memory                # what is read was in no cache; stream: past the caches
+    bint stream
     bint by_part                    # all phases, part by part
     Py_ssize_t cache_size
     int threads

@@ -215,13 +215,8 @@ cdef class Layout:
 
 
 cdef int prepare(Call* call, Arrays* arrays, Layout layout, tuple schedule) except -1:
-    cdef bint prefetch
     call.plan = layout.plan
-    prefetch, call.stream, call.cache_size, call.threads = schedule
-    if not prefetch:
-        call.plan.sum_ahead = call.plan.map_ahead = 0
-    else:
-        call.plan.row_by_row = True
+    call.from_memory, call.stream, call.cache_size, call.threads = schedule
     call.gamma = call.beta = NULL
     call.columns = False
     arrays.count, arrays.refused = 0, False
@@ -390,7 +385,7 @@ def forward(
     call.coefficients[2] = row(&call, center_row)
     call.itemsize = x_.itemsize
     storage(x_).set_passes(&call, x_.data)
-    plan_map(plan, not call.sums, call.threads)
+    plan_map(plan, call.from_memory, not call.sums, call.threads)
     call.by_part = part_by_part(&call)
     with nogil:
         before = plain_arithmetic()
@@ -476,7 +471,7 @@ def backward(
         call.coefficients[0], call.coefficients[1] = call.coefficients[2], call.coefficients[3]
     call.itemsize = x_.itemsize
     storage(x_).set_passes(&call, x_.data)
-    plan_map(plan, not call.sums, call.threads)
+    plan_map(plan, call.from_memory, not call.sums, call.threads)
     with nogil:
         before = plain_arithmetic()
         if call.columns:

@@ -81,6 +81,7 @@ cdef inline void map_band(
     cdef Mask mask = NULL
     cdef real* out = <real*>call.out + band.offset
     cdef Py_ssize_t stride = call.plan.row_stride, ahead = call.plan.map_ahead
+    cdef Py_ssize_t out_ahead = 0 if kind & STREAM else call.plan.out_ahead
     cdef bint stream = kind & STREAM
     cdef Py_ssize_t _
     x += band.offset
@@ -89,7 +90,7 @@ cdef inline void map_band(
     if kind & MASKED:
         mask = <Mask>not_null(call.where + band.offset)
     for _ in range(band.rows):
-        map_strips(x, dy, out, band.width, ahead, 0 if stream else ahead, k, mask, stream)
+        map_strips(x, dy, out, band.width, ahead, out_ahead, k, mask, stream)
         x += stride
         out += stride
         if dy != NULL:

@@ -37,6 +37,7 @@ cdef enum:
     FOLDED = 256            # lanes of a folded row, if it can be
     LONG = 512              # an inner axis from here on is summed along
     ACROSS_ROWS = 64        # rows of a piece
+    DEPTH = 4               # rows of one array that a strip goes down: near to the order of memory
     ACROSS_VALUES = 16384   # of a piece, if there are several: four fit the second-level cache
     ALONG_ROWS = 256
     SECTION_ROWS = 256      # of a section
@@ -72,8 +73,8 @@ cdef struct Plan:
     Py_ssize_t column_tiles         # where the sums of columns are wanted, too: tiles of a part
     # How far ahead lies what is read next, for prefetching: hardware guesses only straight on.
     # 0 where that does not pay.
-    Py_ssize_t sum_ahead, map_ahead
-    bint row_by_row                 # sum two arrays across row by row, as they lie in memory
+    Py_ssize_t sum_ahead, map_ahead, out_ahead
+    bint small                      # so that all of it may well be in the first-level cache
     bint skewed                     # it pays if rows begin elsewhere than at lane 0
 
 cdef struct Tile:
@@ -141,6 +142,8 @@ cdef inline void plan_across(Plan* p, const Shape* s) noexcept nogil:
     if p.rows <= ACROSS_ROWS and p.tile_channels < s.channels:
         p.map_ahead = p.tile_channels * s.inner
     p.sum_ahead = p.map_ahead
+    if p.rows > ACROSS_ROWS:
+        p.sum_ahead = max(p.sum_ahead, DEPTH * p.row_stride)
 
 
 cdef inline Plan make_plan(Shape s) noexcept nogil:
@@ -148,7 +151,6 @@ cdef inline Plan make_plan(Shape s) noexcept nogil:
     if s.outer == 1 and not s.shared:       # then samples are so many more channels
         s.samples, s.channels = 1, s.samples * s.channels
     p.shape = s
-    p.row_by_row = False
     p.along = s.inner >= LONG or s.inside
     if p.along:
         plan_along(&p, &s)
@@ -156,6 +158,9 @@ cdef inline Plan make_plan(Shape s) noexcept nogil:
         plan_across(&p, &s)
     p.cells = s.samples * s.channels
     p.size = p.cells * s.outer * s.inner
+    p.small = p.size <= NEAR
+    if p.small:
+        p.sum_ahead = p.map_ahead = 0
     p.sample_tiles = s.channels // p.bundle_channels * p.bundle_tiles
     p.tiles = s.samples * p.sample_tiles
     p.part_tiles = p.tiles if s.shared else ceil_div(s.group, p.tile_channels)
@@ -315,10 +320,18 @@ cdef inline void keep_columns(Plan* p) noexcept nogil:
     p.parts = ceil_div(p.tiles, p.part_tiles)
 
 
-cdef inline void plan_map(Plan* p, bint without_sums, int threads) noexcept nogil:
+cdef inline void plan_map(
+    Plan* p, bint from_memory, bint without_sums, int threads,
+) noexcept nogil:
     """Choose the blocks of the map. Without sums it follows memory: along, block by block is run
     after run. Across, the lanes of a single tile are spread out once for each thread. Several tiles
-    take turns, so that their rows are written soon one after the other, but not too often."""
+    take turns, so that their rows are written soon one after the other, but not too often.
+
+    What was just summed is in a cache, but the lines that are written to may not be.
+    """
+    p.out_ahead = 0 if without_sums and not from_memory else p.map_ahead
+    if not from_memory:
+        p.map_ahead = 0
     p.map_units = p.block_units
     if without_sums and p.along:
         p.map_units = min(p.block_units, p.pieces)

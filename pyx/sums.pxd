@@ -4,7 +4,7 @@ from libc.string cimport memcpy, memset
 
 from call cimport Call, Pass, inner_row, invstd_row, partial, saved
 from plan cimport (
-    APART, BANDS, Band, Plan, Tile, Unit, ceil_div, cut, gather, lanes_from, skew_of, spread,
+    APART, BANDS, DEPTH, Band, Plan, Tile, Unit, ceil_div, cut, gather, lanes_from, skew_of, spread,
     tile_at, unit_at,
 )
 from rows cimport (
@@ -36,9 +36,6 @@ cdef inline void sum_strips(
     j = sum_stretch(u, v, stride, rows, j, width, 8, ahead, t, mask, sum_u, sum_uv)
     sum_stretch(u, v, stride, rows, j, width, 1, 0, t, mask, sum_u, sum_uv)
 
-
-cdef enum:
-    DEPTH = 4           # rows of one array that a strip goes down: near to the order of memory
 
 cdef enum:              # what is summed: a constant in each loop
     PRODUCTS = 1        # of u and v, not squares of u
@@ -176,7 +173,7 @@ cdef inline void sum_section(
             lane = band.lane if band.lane >= skew else tile.width
             t.shift = lanes + band.lane
             if kind & PRODUCTS:
-                sum_down(call, u, band, 1 if p.row_by_row else band.rows, kind, t,
+                sum_down(call, u, band, band.rows if p.small else 1, kind, t,
                          sum_u + lane, sum_uv + lane)
             else:
                 sum_down(call, u, band, DEPTH, kind, t, sum_u + lane, sum_uv + lane)
