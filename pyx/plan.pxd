@@ -37,7 +37,7 @@ cdef enum:
     FOLDED = 256            # lanes of a folded row, if it can be
     LONG = 512              # an inner axis from here on is summed along
     ACROSS_ROWS = 64        # rows of a piece
-    DEPTH = 4               # rows of one array that a strip goes down: near to the order of memory
+    DEPTH = 2               # rows of one array that a strip goes down: near to the order of memory
     ACROSS_VALUES = 16384   # of a piece, if there are several: four fit the second-level cache
     ALONG_ROWS = 256
     SECTION_ROWS = 256      # of a section
