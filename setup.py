@@ -16,6 +16,12 @@ from setuptools import Extension, setup
 # Bounds checks and asserts on, optimization off: CYBN_DEBUG=1 pip install .
 DEBUG = os.environ.get("CYBN_DEBUG", "0") != "0"
 
+if sysconfig.get_platform().startswith("win"):
+    sys.exit(
+        "cybn: expected gcc or clang on a POSIX system, got Windows, which is not supported. "
+        "In the Windows Subsystem for Linux it can be built and used."
+    )
+
 # level -> the flags of its kernels. Contraction would give other bits at levels that have FMA.
 LEVELS = (
     {

@@ -4,10 +4,12 @@
 
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #define HUGE_PAGE ((size_t)2 << 20)
+
+#if __has_include(<sys/mman.h>)
+#include <sys/mman.h>
+#include <unistd.h>
 
 /* Huge pages, where there are any: their first use costs a fault for 2 MiB, not for 4 KiB. */
 static inline void *map_pages(size_t size) {
@@ -38,5 +40,13 @@ static inline int lend_pages(void *start, size_t size) {
 static inline double physical_memory(void) {
     return (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
 }
+
+#else /* plain memory: as there seems to be none, none is kept */
+#include <stdlib.h>
+static inline void *map_pages(size_t size) { return malloc(size); }
+static inline void unmap_pages(void *start, size_t size) { (void)size, free(start); }
+static inline int lend_pages(void *start, size_t size) { return (void)start, (void)size, 0; }
+static inline double physical_memory(void) { return 0; }
+#endif
 
 #endif

@@ -2,13 +2,22 @@
 #ifndef CYBN_RUNTIME_H
 #define CYBN_RUNTIME_H
 
+#if __has_include(<dlfcn.h>) && __has_include(<pthread.h>) && !defined(_WIN32)
+#define CYBN_POSIX /* Windows may have the headers, but no forks */
 #include <dlfcn.h>
 #include <pthread.h>
+#endif
 
 #ifdef _OPENMP
 #include <omp.h>
 static const int has_openmp = 1;
+#else
+static const int has_openmp = 0;
+static int omp_get_max_threads(void) { return 1; }
+static int omp_get_thread_limit(void) { return 1; }
+#endif
 
+#if defined(_OPENMP) && defined(CYBN_POSIX)
 /* Fork. GNU's runtime keeps a pool of threads for each thread that ran a region. A child inherits
  * the pool of the thread that forked, but not the threads in it, and waits for them forever in its
  * next region. So the pool is given up before the fork, and parent and child both make a new one
@@ -35,12 +44,8 @@ static const char *openmp_library(void) {
     Dl_info info;
     return dladdr((void *)omp_get_max_threads, &info) ? info.dli_fname : NULL;
 }
-
 #else
-static const int has_openmp = 0;
 static const int lost_threads = 0;
-static int omp_get_max_threads(void) { return 1; }
-static int omp_get_thread_limit(void) { return 1; }
 static int handle_forks(void) { return 0; }
 static const char *openmp_library(void) { return NULL; }
 #endif

@@ -59,6 +59,13 @@ LARGE_NORM_SHAPES = {
     "large masked NHWC": ("batch", (8, 32, 32, 129), {"axis": -1}, (8, 32, 32, 1)),
     "large masked, two axes": ("batch", (130, 70, 129), {"axis": (1, 2)}, (130, 70, 1)),
 }
+# Whose first value lies far off, so that sums are made once more: part by part, or by all threads.
+OUTLIER = 1e4
+OUTLIER_SHAPES = ("N, C", "NCHW", "long rows", "large NCHW", "large NHWC", "large N, C")
+OUTLIER_NORM_SHAPES = (
+    *("layer, sequences", "group NCHW", "conditional NHWC", "large layer", "large group NHWC"),
+    *("large conditional NHWC", "large masked N, C"),
+)
 
 
 class Draws(np.random.Generator):
@@ -103,6 +110,13 @@ def digest_of_norm(case):
     return digest(*run_cybn(case))
 
 
+def far_off(case):
+    """The same case with another first value."""
+    x = case.x.copy()
+    x.flat[np.flatnonzero(~np.isnan(x))[0]] = OUTLIER
+    return replace(case, x=x)
+
+
 def all_cases(rng):
     """Yield each case's name, the function that gives its digest, and the case."""
     for name, (shape, axis) in (SHAPES | LARGE_SHAPES).items():
@@ -110,10 +124,14 @@ def all_cases(rng):
         for dtype in DTYPES:
             typed = replace(case, x=case.x.astype(dtype), dy=case.dy.astype(dtype))
             yield f"{name}, {np.dtype(dtype)}", digest_of_batch_norm, typed
+            if name in OUTLIER_SHAPES:
+                yield f"{name}, {np.dtype(dtype)}, outlier", digest_of_batch_norm, far_off(typed)
     for name, arguments in (NORM_SHAPES | LARGE_NORM_SHAPES).items():
         for dtype in DTYPES:
             case = build_norm_case(rng, *arguments, dtype=dtype, mean=10.0)
             yield f"{name}, {np.dtype(dtype)}", digest_of_norm, case
+            if name in OUTLIER_NORM_SHAPES:
+                yield f"{name}, {np.dtype(dtype)}, outlier", digest_of_norm, far_off(case)
 
 
 def digests(thread_counts):

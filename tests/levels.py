@@ -23,7 +23,7 @@ def run_python(*arguments, level=CONFIG["level"], **environment):
     return process.stdout
 
 
-def run_python_unchecked(*arguments, level, **environment):
+def run_python_unchecked(*arguments, level=CONFIG["level"], **environment):
     environment = os.environ | environment | {"CYBN_LEVEL": level}
     return subprocess.run(
         [sys.executable, *arguments],

@@ -79,6 +79,7 @@ SHAPES = {
     "group, very long rows": ("group", (1, 4, 40_003), {"num_groups": 2}),
     "group, very tall": ("group", (1, 20_011, 6), {"num_groups": 3, "axis": -1}),
     "group, channel inside": ("group", (2, 3, 6, 7, 4), {"num_groups": 2, "axis": 2}),
+    "group, wider than a tile": ("group", (2, 5, 2 * 1031), {"num_groups": 2, "axis": -1}),
     "weight OI": ("weight", (33, 129), {}),
     "weight OIHW": ("weight", (64, 3, 3, 3), {}),
     "weight HWIO": ("weight", (3, 3, 17, 64), {"axis": -1}),

@@ -5,7 +5,7 @@ import json
 import pkgutil
 
 import pytest
-from levels import run_python
+from levels import TESTS, run_python, run_python_unchecked
 
 import cybn
 
@@ -63,6 +63,20 @@ print(json.dumps(sorted(set(sys.modules) - before)))
     assert "cybn" in packages
     cython_bookkeeping = {name for name in packages if name.startswith(("cython_", "_cython_"))}
     assert packages - cython_bookkeeping <= {"cybn", "numpy"}
+
+
+def test_a_build_on_windows_is_refused_in_one_sentence():
+    code = """
+import runpy, sys, sysconfig
+from unittest.mock import MagicMock
+sys.modules |= {name: MagicMock() for name in ("Cython", "Cython.Build", "setuptools")}
+sysconfig.get_platform = lambda: "win-amd64"
+runpy.run_path(sys.argv[1])
+"""
+    process = run_python_unchecked("-c", code, str(TESTS.parent / "setup.py"))
+    assert process.returncode == 1
+    (said,) = process.stderr.splitlines()
+    assert said.startswith("cybn: expected gcc or clang on a POSIX system, got Windows")
 
 
 @pytest.mark.parametrize("name", ["cybn", *PYTHON_MODULES])
