@@ -165,3 +165,20 @@ def test_constant_channels_beside_an_outlier(rng):
     np.testing.assert_array_equal(y[:, others], clean[:, others])
     assert cache.var[4] == 0
     assert cache.mean[4] == 0.1
+
+
+@pytest.mark.parametrize("channel", [0, 1, 3])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("shape", "axis"), [((100_003, 4), 1), ((1, 4, 100_003), 1)])
+def test_outlier_in_one_channel(shape, axis, threads, channel):
+    """Whichever it is: of a tile, and of parts that threads share out."""
+    x = np.zeros(shape)
+    rows = np.moveaxis(x, axis, 0).reshape(4, -1)
+    rows[:] = np.resize([0.1, -0.3, 0.7], rows.shape[1])
+    rows[channel, 0] = 1e6
+    np.moveaxis(x, axis, 0)[...] = rows.reshape(np.moveaxis(x, axis, 0).shape)
+    values, counts = np.unique(rows[channel], return_counts=True)
+    with cybn.num_threads(threads):
+        var = cybn.forward(x, axis=axis)[1].var[channel]
+    exact = exact_moments(values, counts.tolist())[1]
+    assert abs(Fraction(float(var)) - exact) <= TOLERANCE * exact
