@@ -8,7 +8,7 @@ import pytest
 from levels import CONFIG
 
 import cybn
-from cybn import _runtime, _system
+from cybn import _runtime
 
 needs_openmp = pytest.mark.skipif(not CONFIG["openmp"], reason="built without OpenMP")
 needs_maps = pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="not Linux")
@@ -69,7 +69,7 @@ LOADED = [
 def test_several_openmp_libraries_are_told(monkeypatch, capsys, lines, several):
     maps = "".join(MAPS.splitlines(keepends=True)[:lines])
     cybn.show_config(mode="dict")  # what is read once has been read
-    monkeypatch.setattr(_system, "read_text", {"/proc/self/maps": maps}.__getitem__)
+    monkeypatch.setattr(_runtime, "read_text", {"/proc/self/maps": maps}.__getitem__)
     monkeypatch.setattr(_runtime, "get_num_threads", lambda: 1)
     cybn.show_config()
     assert ("Several OpenMP libraries" in capsys.readouterr().out) == several

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from forks import SCENARIOS
-from levels import TESTS, run_python
+from levels import TESTS
 
 import cybn
 from cybn import _native_runtime, _runtime
@@ -50,34 +50,6 @@ def test_same_bits_in_every_process(scenario, options):
 @alone_and_while_threads_call
 def test_five_rounds_of_nested_forks_are_quick(options):
     assert seconds_of("os_fork", *options) < 5
-
-
-def test_fork_while_another_thread_imports_what_large_calls_need():
-    """The child would wait forever for the end of that import."""
-    code = """
-import os, signal, sys, threading, time
-import cybn
-begun = threading.Event()
-
-class Slow:
-    def find_spec(name, path=None, target=None):
-        if name == "cybn._caches":
-            begun.set()
-            time.sleep(0.3)
-
-sys.meta_path.insert(0, Slow)
-thread = threading.Thread(target=cybn.show_config, args=("dict",))
-thread.start()
-begun.wait()
-child = os.fork()
-if child == 0:
-    signal.alarm(20)
-    cybn.show_config("dict")
-    os._exit(0)
-assert os.waitpid(child, 0)[1] == 0, "the child hangs"
-thread.join()
-"""
-    run_python("-W", "ignore", "-c", code, CYBN_CACHE_SIZE=None)
 
 
 def test_child_that_lost_its_threads_runs_serially(monkeypatch):

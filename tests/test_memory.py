@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import cybn
-from cybn import _memory, _system
+from cybn import _memory
 
 MEBI = 1 << 20
 GRANTED = _memory._granted.__wrapped__  # the function, not its kept result
@@ -210,7 +210,7 @@ def test_what_is_granted_is_the_machine_s_memory_or_the_cgroups_limit(
     monkeypatch, machine, cgroups, granted
 ):
     monkeypatch.setattr(_memory.native, "machine_memory", lambda: machine)
-    monkeypatch.setattr(_system, "memory_limit", lambda: cgroups)
+    monkeypatch.setattr(_memory, "memory_limit", lambda: cgroups)
     assert GRANTED() == granted
 
 

@@ -7,7 +7,7 @@ import pytest
 from levels import CONFIG, run_python
 
 import cybn
-from cybn import _runtime, _system
+from cybn import _runtime
 
 PRINT_COUNT = "import cybn; print(cybn.get_num_threads())"
 needs_openmp = pytest.mark.skipif(not CONFIG["openmp"], reason="built without OpenMP")
@@ -100,7 +100,7 @@ def test_no_more_threads_than_the_quota(monkeypatch, granted, expected):
     monkeypatch.setattr(_runtime.native, "max_threads", lambda: 99)
     monkeypatch.setattr(_runtime, "_usable_processors", lambda: range(99))
     monkeypatch.setattr(_runtime, "_quota", _runtime._quota.__wrapped__)  # not the kept result
-    monkeypatch.setattr(_system, "processors", lambda: granted)
+    monkeypatch.setattr(_runtime, "processors", lambda: granted)
     assert cybn.get_num_threads() == expected
 
 
