@@ -119,15 +119,16 @@ def num_threads(n):
 def schedule(nbytes):
     """Return how a kernel is to run a call that moves `nbytes`.
 
-    That is: whether to prefetch, whether to write past the caches, what may be counted on of the
-    last-level cache, and the number of threads. None of them changes a result.
+    That is: whether the map prefetches what it reads (sums always do), whether to write past the
+    caches, what may be counted on of the last-level cache, and the number of threads. None of them
+    changes a result.
     """
     if nbytes < SERIAL_BYTES:
         return False, False, SERIAL_BYTES, 1
     size = caches().last
     threads = max(1, min(get_num_threads(), nbytes // BYTES_PER_THREAD))
-    # Prefetching pays where a good part has to come from memory, and streaming from where input
-    # and output begin to push one another out of the cache.
+    # The map reads what was just summed: prefetching that pays where it has left the caches again,
+    # and streaming from where input and output begin to push one another out of them.
     return nbytes > size * 3 // 8, nbytes > size * 2 // 3, size, threads
 
 
