@@ -1,14 +1,16 @@
 """Exact, reproducible, fast batch normalization for NumPy arrays."""
 
 from . import _level as _level  # first, before NumPy
+from ._backward import backward
+from ._batch_norm_layer import BatchNorm, calibrate
+from ._cache import Cache, Gradients
+from ._functional import forward
 from ._memory import set_kept_memory
+from ._moments import Moments, moments
+from ._norm_layers import GroupNorm, InstanceNorm, LayerNorm, RMSNorm
+from ._norms import group_norm, instance_norm, layer_norm, rms_norm, weight_standardize
 from ._runtime import get_num_threads, num_threads, set_num_threads, show_config
 from ._version import __version__
-from .functional import Cache, Gradients, backward, forward
-from .layers import BatchNorm, calibrate
-from .moments import Moments, moments
-from .norm_layers import GroupNorm, InstanceNorm, LayerNorm, RMSNorm
-from .norms import group_norm, instance_norm, layer_norm, rms_norm, weight_standardize
 
 __all__ = [
     "BatchNorm",

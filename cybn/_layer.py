@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ._backward import backward
 from ._checks import (
     FLOAT64,
     LARGEST,
@@ -17,7 +18,6 @@ from ._checks import (
     checked_int,
 )
 from ._geometry import as_array, batch_geometry, check_running, commit
-from .functional import backward
 
 COUNTS = "num_batches_tracked", "num_values_tracked"
 

@@ -5,7 +5,7 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .functional import Cache
+from ._cache import Cache
 
 _FloatArray: TypeAlias = NDArray[np.floating[Any]]
 

@@ -10,15 +10,17 @@ from itertools import product
 from unittest.mock import patch
 
 import numpy as np
+import pytest
 from cases import DTYPES, MEMORY, SHAPES, make_case, run_cybn
 from memory import guarded
 from norms import SHAPES as NORM_SHAPES
 from norms import make_norm_case
 from norms import run_cybn as run_norm
 from numpy.testing import assert_array_equal
+from ways import force_schedule
 
 import cybn
-import cybn.functional
+import cybn._functional
 
 WAYS = [(*memory, *rest) for memory, *rest in product(MEMORY, [0, 1 << 40], [1, 3])]
 
@@ -52,25 +54,27 @@ def run_guarded_norm(case, before):
 @contextmanager
 def guarded_insides(before):
     """What cybn makes for the kernels lies beside such a page, too."""
-    empty, as_mask = np.empty, cybn.functional.as_mask
+    empty, as_mask = np.empty, cybn._functional.as_mask
 
     def guarded_mask(*arguments):
-        mask, counts, count = as_mask(*arguments)
-        return guarded(mask, before), guarded(counts, before), count
+        mask, counts, *others = as_mask(*arguments)
+        return guarded(mask, before), guarded(counts, before), *others
+
+    def guarded_empty(*arguments):
+        return guarded(empty(*arguments), before)
 
     with (
-        patch("numpy.empty", lambda *arguments: guarded(empty(*arguments), before)),
-        patch("cybn.functional.as_mask", guarded_mask),
+        patch("cybn._normalize.empty", guarded_empty),
+        patch("cybn._backward.empty", guarded_empty),
+        patch("cybn._functional.as_mask", guarded_mask),
     ):
         yield
 
 
 def assert_same_in_every_way(run, case, expected):
     for way, before in product(WAYS, (True, False)):
-        with (
-            patch("cybn.functional.schedule", lambda nbytes, way=way: way),
-            guarded_insides(before),
-        ):
+        with pytest.MonkeyPatch.context() as monkeypatch, guarded_insides(before):
+            force_schedule(monkeypatch, lambda nbytes, way=way: way)
             actual = run(case, before)
         for one, other in zip(actual, expected, strict=True):
             assert_array_equal(one, other)

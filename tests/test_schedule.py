@@ -13,9 +13,9 @@ from norms import SHAPES as NORM_SHAPES
 from norms import make_norm_case
 from norms import run_cybn as run_norm
 from numpy.testing import assert_array_equal
+from ways import force_schedule
 
 import cybn
-import cybn.functional
 
 STREAM, CACHE_SIZE, THREADS = [False, True], [0, 1 << 40], [1, 2, 5]
 
@@ -26,7 +26,7 @@ def schedule(monkeypatch):
     calls = []
 
     def force(*way):
-        monkeypatch.setattr(cybn.functional, "schedule", lambda nbytes: calls.append(way) or way)
+        force_schedule(monkeypatch, lambda nbytes: calls.append(way) or way)
         return calls
 
     return force

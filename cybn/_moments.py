@@ -4,7 +4,7 @@ import numpy as np
 
 from ._checks import checked_int
 from ._geometry import as_array
-from .functional import statistics
+from ._normalize import statistics
 
 MOST = 2**62  # values of a channel, so that sums of two counts fit an int64
 

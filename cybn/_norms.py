@@ -7,7 +7,7 @@ from ._geometry import (
     sample_geometry,
     trailing_geometry,
 )
-from .functional import normalize
+from ._normalize import normalize
 
 
 def layer_norm(x, gamma=None, beta=None, *, axis=-1, eps=1e-5, out=None):

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 import numpy as np
 
 from ._checks import checked_bool, checked_int
+from ._functional import batch_norm
 from ._geometry import commit
 from ._layer import TrackingLayer, check_channels
-from .functional import batch_norm
-from .moments import Moments, moments_of
+from ._moments import Moments, moments_of
 
 
 class BatchNorm(TrackingLayer):

@@ -5,9 +5,9 @@ import math
 import numpy as np
 
 from ._checks import check_settings, checked_int
+from ._functional import forward
 from ._layer import Layer, TrackingLayer, check_channels, shape_of
-from .functional import forward
-from .norms import group_norm, instance_norm, layer_norm, rms_norm
+from ._norms import group_norm, instance_norm, layer_norm, rms_norm
 
 
 class _TrailingNorm(Layer):

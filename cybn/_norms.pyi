@@ -3,7 +3,7 @@ from typing import Any, SupportsIndex, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .functional import Cache
+from ._cache import Cache
 
 _FloatArray: TypeAlias = NDArray[np.floating[Any]]
 _Axes: TypeAlias = SupportsIndex | tuple[SupportsIndex, ...]

@@ -1,0 +1,92 @@
+"""The gradients of every norm."""
+
+import math
+
+import numpy as np
+from numpy import empty  # a look-up less in each small call
+
+from ._cache import Cache, Gradients
+from ._geometry import as_input, check_out, check_written, is_plain
+from ._memory import empty_like
+from ._normalize import insist, new_scratch
+from ._runtime import kernels, schedule
+
+
+def backward(dy, cache, *, out=None):
+    """Return the gradients of a loss, given its gradient with respect to `y`.
+
+    Through training, with ``xhat = (x - mean) * invstd`` and n values a channel [1]_::
+
+        dbeta = sum(dy)
+        dgamma = sum(dy * xhat)
+        dx = gamma * invstd * (dy - dbeta / n - xhat * dgamma / n)
+
+    Through inference, mean and variance are constants, and ``dx = gamma * invstd * dy``.
+
+    Parameters
+    ----------
+    dy : array_like
+        x's shape; converted to x's dtype.
+    cache : Cache
+        From `forward`. Neither x nor the cache may have been changed since.
+    out : numpy.ndarray, optional
+        Receives `dx`: x's shape and dtype, C-contiguous, writable. It may be `dy` itself, or
+        another view of all of it.
+
+    Returns
+    -------
+    Gradients
+        The named tuple ``(dx, dgamma, dbeta)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, before any array is changed.
+
+    References
+    ----------
+    .. [1] S. Ioffe, C. Szegedy, ICML 2015, section 3.
+
+    Examples
+    --------
+    >>> import cybn, numpy as np
+    >>> y, cache = cybn.forward(np.array([[1.0], [2.0], [6.0]]), gamma=np.ones(1))
+    >>> dx, dgamma, dbeta = cybn.backward(np.array([[1.0], [0.0], [0.0]]), cache)
+    >>> dx.round(3)
+    array([[ 0.176],
+           [-0.22 ],
+           [ 0.044]])
+    >>> dgamma.round(3), dbeta
+    (array([-0.926]), None)
+    """
+    if not isinstance(cache, Cache):
+        raise TypeError(f"cache: expected a Cache from forward, got {type(cache).__name__}")
+    x, geometry = cache.x, cache._geometry
+    if x is None:
+        raise ValueError("cache: expected one that holds x, got that of a call with out=x")
+    dx = empty_like(x) if out is None else out
+    shape = geometry.parameters
+    flat = shape if len(shape) == 1 else math.prod(shape)
+    dgamma = None if cache._gamma is None else empty(flat, cache._gamma.dtype)
+    dbeta = None if cache._beta is None else empty(flat, cache._beta.dtype)
+    scratch = new_scratch(geometry) if geometry.scratch_size else None
+    arrays = dy, x, dx, cache._where, cache._counts, dgamma, dbeta, cache._saved, scratch
+    settings = cache.training, cache._centered, schedule(3 * x.nbytes)
+    if not x.size or not kernels.backward(arrays, geometry.layout, *settings):
+        given, dy = dy, as_input(dy, "dy", x)
+        source = given if isinstance(given, np.ndarray) else dy
+        if not is_plain(x) or x.size != math.prod(geometry.statistics) * geometry.values:
+            raise ValueError("cache: expected one that has not been changed, got another x")
+        check_out(dx, x)
+        read = {"dy": source, "cache.x": x, "cache.where": cache._where, "cache": cache._saved}
+        check_written({"out": dx}, read, may_be=given)
+        if x.size:
+            arrays = dy, x, np.asarray(dx), *arrays[3:]
+            insist(kernels.backward(arrays, geometry.layout, *settings))
+        else:
+            for gradient in (dgamma, dbeta):
+                if gradient is not None:
+                    gradient.fill(0)
+    if len(shape) != 1:
+        dgamma, dbeta = (None if each is None else each.reshape(shape) for each in (dgamma, dbeta))
+    return Gradients(dx, dgamma, dbeta)

@@ -1,0 +1,83 @@
+"""What a norm keeps for backward, and what backward returns."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from ._runtime import kernels
+
+
+class Gradients(NamedTuple):
+    """Gradients of a loss, as `backward` returns them.
+
+    Attributes
+    ----------
+    dx : numpy.ndarray
+        With respect to x, of its shape and dtype.
+    dgamma, dbeta : numpy.ndarray or None
+        With respect to gamma and beta, of their shape and dtype; None where there was none.
+    """
+
+    dx: np.ndarray
+    dgamma: np.ndarray | None
+    dbeta: np.ndarray | None
+
+
+class Cache:
+    """What a norm keeps for `backward`.
+
+    Attributes
+    ----------
+    x : numpy.ndarray or None
+        The input itself, not a copy, unless it had to be converted; None after ``out=x``.
+    mean, var, invstd : numpy.ndarray
+        float64: the mean and the (biased) variance that normalized x, and ``1 / sqrt(var + eps)``,
+        one for each statistic: of shape (C,) in batch norm, (N, C) in instance norm, (N, groups)
+        in group norm, and x's shape without the normalized axes in layer norm. In RMS norm the mean
+        is 0 and the variance is the mean square.
+    count : int or numpy.ndarray
+        Values of a statistic in x; with a mask an array of int64, those selected of each channel.
+    training : bool
+        Whether mean and variance are those of x.
+
+    Examples
+    --------
+    >>> import cybn, numpy as np
+    >>> _, cache = cybn.forward(np.array([[1.0], [3.0]]))
+    >>> cache.mean, cache.var
+    (array([2.]), array([1.]))
+    """
+
+    __slots__ = (
+        *("_beta", "_centered", "_counts", "_gamma", "_geometry", "_saved", "_where"),
+        *("count", "training", "x"),
+    )
+
+    def __init__(self, x, geometry, saved, gamma, beta, training, centered, where, counts, count):
+        self.x = x
+        self.training = training
+        self.count = count
+        self._where = where
+        self._counts = counts
+        self._geometry = geometry
+        self._saved = saved
+        self._centered = centered
+        self._gamma = gamma
+        self._beta = beta
+
+    mean = property(lambda self: self._statistic(kernels.MEAN))
+    var = property(lambda self: self._statistic(kernels.VAR))
+    invstd = property(lambda self: self._statistic(kernels.INVSTD))
+
+    def _statistic(self, row):
+        geometry = self._geometry
+        if geometry.layout is None:  # x is empty
+            return np.full(geometry.statistics, np.nan)
+        start, stop = row * geometry.cells, (row + 1) * geometry.cells
+        values = self._saved[start : stop : geometry.group]
+        return values[: math.prod(geometry.statistics)].reshape(geometry.statistics)
+
+    def __repr__(self):
+        shape = None if self.x is None else self.x.shape
+        return f"Cache(x={shape}, statistics={self._geometry.statistics}, training={self.training})"

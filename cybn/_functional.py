@@ -1,0 +1,139 @@
+"""Batch normalization as a function."""
+
+from ._checks import check_settings
+from ._geometry import as_input, as_mask, batch_geometry, is_plain
+from ._normalize import normalize
+
+
+def forward(
+    x,
+    gamma=None,
+    beta=None,
+    running_mean=None,
+    running_var=None,
+    *,
+    training=True,
+    momentum=0.1,
+    eps=1e-5,
+    axis=1,
+    where=None,
+    out=None,
+):
+    """Normalize `x` over all axes but one, then scale by gamma and shift by beta.
+
+    ``y = (x - mean) / sqrt(var + eps) * gamma + beta``, where mean and (biased) variance are those
+    of each channel in `x` while training [1]_, and the running averages otherwise.
+
+    Parameters
+    ----------
+    x : array_like
+        float32 or float64, at least 1 dimension. Integers and bool are converted as
+        ``np.result_type(x, np.float32)`` does.
+    gamma, beta : array_like, optional
+        float32 or float64, shape (C,). None means 1 and 0. Of shape (N, C) they have a row for each
+        sample (axis 0), as in conditional batch normalization [2]_.
+    running_mean, running_var : numpy.ndarray, optional
+        float32 or float64, shape (C,); both or neither. Training updates them in place:
+        ``new = (1 - momentum) * old + momentum * batch``, with the unbiased variance, as PyTorch
+        does. Inference uses them.
+    training : bool
+        Normalize with the statistics of `x`, which then needs two values a channel or more.
+    momentum : float
+        From 0 to 1, the weight of the new value.
+    eps : float
+        Finite and > 0, added to the variance.
+    axis : int or tuple of int
+        The channel axis, from ``-x.ndim`` to ``x.ndim - 1``, or adjacent axes in order: then "(C,)"
+        is their shape, as (T, F) where ``axis=(1, 2)`` of (N, T, F).
+    where : array_like of bool, optional
+        The values that count. It broadcasts against `x`, of length 1 on the channel axis (with
+        several, on any of them or none). All else is not read, and is 0 in `y` and dx. The cache
+        has a copy of it.
+    out : numpy.ndarray, optional
+        Receives `y`: x's shape and dtype, C-contiguous, writable. It may be `x` itself in
+        inference, or another view of all of it, after which `backward` cannot use the cache.
+
+    Returns
+    -------
+    y : numpy.ndarray
+        x's shape and (converted) dtype, in C order. Each float32 value is the one nearest to the
+        exact result.
+    cache : Cache
+        For `backward`. It refers to `x`: do not change `x` in between.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, before any array is changed.
+
+    Notes
+    -----
+    An empty `x`, or one of which `where` selects nothing, changes no running average. A NaN or an
+    infinity makes its own channel NaN, no other.
+
+    References
+    ----------
+    .. [1] S. Ioffe, C. Szegedy, "Batch Normalization: Accelerating Deep Network Training by
+       Reducing Internal Covariate Shift", ICML 2015.
+    .. [2] H. de Vries et al., "Modulating early visual processing by language", NeurIPS 2017.
+
+    Examples
+    --------
+    >>> import cybn, numpy as np
+    >>> x = np.array([[1.0, 10.0], [3.0, 30.0]], dtype=np.float32)
+    >>> y, cache = cybn.forward(x, gamma=np.ones(2), beta=np.zeros(2))
+    >>> y.round(3)
+    array([[-1., -1.],
+           [ 1.,  1.]], dtype=float32)
+    """
+    return batch_norm(
+        x, gamma, beta, running_mean, running_var, training, momentum, eps, axis, where, out
+    )
+
+
+def batch_norm(
+    x,
+    gamma,
+    beta,
+    running_mean,
+    running_var,
+    training,
+    momentum,
+    eps,
+    axis,
+    where,
+    out,
+    counters=None,
+):
+    """As `forward`; for a layer, `counters` says what else changes with the running arrays.
+
+    It is a function of the number of values, which returns an object and new values of its
+    attributes, or None.
+    """
+    given = x
+    if not is_plain(x):
+        x = as_input(x, "x")
+    geometry = batch_geometry(x.shape, axis)
+    momentum, eps = check_settings(training, momentum, eps)
+    mask = None if where is None else (*as_mask(where, x.shape, axis), where)
+    if training and geometry.values == 1 and x.size:
+        raise ValueError(f"x: expected more than 1 value per channel when training, got {x.shape}")
+    if training and mask is not None and (mask[2] == 1).any():
+        raise ValueError("where: expected more than 1 value per channel when training, got 1")
+    if not training and running_mean is None and running_var is None:
+        raise ValueError("running_mean: expected an array because training=False, got None")
+    return normalize(
+        given,
+        x,
+        geometry,
+        gamma,
+        beta,
+        running_mean,
+        running_var,
+        training,
+        momentum,
+        eps,
+        out,
+        mask,
+        counters,
+    )

@@ -1,0 +1,20 @@
+from typing import SupportsIndex
+
+from numpy.typing import ArrayLike
+
+from ._cache import Cache, _FloatArray
+
+def forward(
+    x: ArrayLike,
+    gamma: ArrayLike | None = None,
+    beta: ArrayLike | None = None,
+    running_mean: _FloatArray | None = None,
+    running_var: _FloatArray | None = None,
+    *,
+    training: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    axis: SupportsIndex | tuple[SupportsIndex, ...] = 1,
+    where: ArrayLike | None = None,
+    out: _FloatArray | None = None,
+) -> tuple[_FloatArray, Cache]: ...
