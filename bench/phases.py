@@ -38,11 +38,14 @@ def batch_norm_calls(shape, axis):
     x = np.random.default_rng(0).standard_normal(shape, np.float32)
     dy, out = x[::-1].copy(), np.empty_like(x)
     gamma, beta = np.ones((2, shape[axis]), np.float32)
-    running = np.zeros(shape[axis], np.float32), np.ones(shape[axis], np.float32)
+    running = {
+        "running_mean": np.zeros(shape[axis], np.float32),
+        "running_var": np.ones(shape[axis], np.float32),
+    }
     _, cache = cybn.forward(x, gamma, beta, axis=axis)
     return x.size, {
         "sums": lambda: cybn.moments(x, axis=axis),
-        "map": lambda: cybn.forward(x, gamma, beta, *running, training=False, axis=axis, out=out),
+        "map": lambda: cybn.forward(x, gamma, beta, **running, training=False, axis=axis, out=out),
         "training": lambda: cybn.forward(x, gamma, beta, axis=axis, out=out),
         "backward": lambda: cybn.backward(dy, cache, out=out),
     }

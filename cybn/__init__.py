@@ -4,7 +4,7 @@ from . import _level as _level  # first, before NumPy
 from ._backward import backward
 from ._batch_norm_layer import BatchNorm, calibrate
 from ._cache import Cache, Gradients
-from ._functional import forward
+from ._functional import batch_norm, forward
 from ._memory import set_kept_memory
 from ._moments import Moments, moments
 from ._norm_layers import GroupNorm, InstanceNorm, LayerNorm, RMSNorm
@@ -23,6 +23,7 @@ __all__ = [
     "RMSNorm",
     "__version__",
     "backward",
+    "batch_norm",
     "calibrate",
     "forward",
     "get_num_threads",

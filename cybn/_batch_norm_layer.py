@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from ._checks import checked_bool, checked_int
-from ._functional import batch_norm
+from ._functional import normalize_batch
 from ._geometry import commit
 from ._layer import TrackingLayer, check_channels
 from ._moments import Moments, moments_of
@@ -141,7 +141,7 @@ class BatchNorm(TrackingLayer):
             self._check_running(x=x, where=where, out=out)
             checked_int(self.num_values_tracked, "num_values_tracked", least=0)
         averaged = self.track_running_stats and not pools
-        y, cache = batch_norm(
+        y, cache = normalize_batch(
             x,
             self.gamma,
             self.beta,

@@ -5,13 +5,13 @@ from ._geometry import as_input, as_mask, batch_geometry, is_plain
 from ._normalize import normalize
 
 
-def forward(
+def batch_norm(
     x,
     gamma=None,
     beta=None,
+    *,
     running_mean=None,
     running_var=None,
-    *,
     training=True,
     momentum=0.1,
     eps=1e-5,
@@ -86,12 +86,15 @@ def forward(
     array([[-1., -1.],
            [ 1.,  1.]], dtype=float32)
     """
-    return batch_norm(
+    return normalize_batch(
         x, gamma, beta, running_mean, running_var, training, momentum, eps, axis, where, out
     )
 
 
-def batch_norm(
+forward = batch_norm
+
+
+def normalize_batch(
     x,
     gamma,
     beta,
@@ -105,7 +108,7 @@ def batch_norm(
     out,
     counters=None,
 ):
-    """As `forward`; for a layer, `counters` says what else changes with the running arrays.
+    """As `batch_norm`; for a layer, `counters` says what else changes with the running arrays.
 
     It is a function of the number of values, which returns an object and new values of its
     attributes, or None.

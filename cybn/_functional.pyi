@@ -4,13 +4,13 @@ from numpy.typing import ArrayLike
 
 from ._cache import Cache, _FloatArray
 
-def forward(
+def batch_norm(
     x: ArrayLike,
     gamma: ArrayLike | None = None,
     beta: ArrayLike | None = None,
+    *,
     running_mean: _FloatArray | None = None,
     running_var: _FloatArray | None = None,
-    *,
     training: bool = True,
     momentum: float = 0.1,
     eps: float = 1e-5,
@@ -18,3 +18,5 @@ def forward(
     where: ArrayLike | None = None,
     out: _FloatArray | None = None,
 ) -> tuple[_FloatArray, Cache]: ...
+
+forward = batch_norm

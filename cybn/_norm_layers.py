@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from ._checks import check_settings, checked_int
-from ._functional import forward
+from ._functional import batch_norm
 from ._layer import Layer, TrackingLayer, check_channels, shape_of
 from ._norms import group_norm, instance_norm, layer_norm, rms_norm
 
@@ -278,8 +278,8 @@ class InstanceNorm(TrackingLayer):
         if not self.track_running_stats:
             return instance_norm(x, *parameters, **options, out=out)
         if not self.training:
-            running = self.running_mean, self.running_var
-            return forward(x, *parameters, *running, training=False, **options, out=out)
+            running = {"running_mean": self.running_mean, "running_var": self.running_var}
+            return batch_norm(x, *parameters, **running, training=False, **options, out=out)
         samples, *lengths = shape_of(x)
         count = math.prod(lengths) // self.num_features
         if count == 1 and samples:

@@ -16,7 +16,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
-from cases import DTYPES, SHAPES, make_case
+from cases import DTYPES, SHAPES, make_case, tracked
 from norms import SHAPES as NORM_SHAPES
 from norms import build_norm_case, run_cybn
 
@@ -99,7 +99,7 @@ def digest_of_batch_norm(case):
     for training in (True, False):
         running = case.running_mean.copy(), case.running_var.copy()
         options = case.options | {"training": training}
-        y, cache = cybn.forward(case.x, case.gamma, case.beta, *running, **options)
+        y, cache = cybn.forward(case.x, case.gamma, case.beta, **tracked(running), **options)
         gradients = cybn.backward(case.dy, cache)
         results += [y, cache.mean, cache.var, cache.invstd, *running, *gradients]
     moments = cybn.moments(case.x, case.axis)

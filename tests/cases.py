@@ -110,9 +110,14 @@ class Results(NamedTuple):
     running_var: np.ndarray | None
 
 
+def tracked(running):
+    """Running mean and variance, or two Nones, as keywords."""
+    return dict(zip(("running_mean", "running_var"), running, strict=True))
+
+
 def run_cybn(case):
     running = [None if array is None else array.copy() for array in _running(case)]
-    y, cache = cybn.forward(case.x, case.gamma, case.beta, *running, **case.options)
+    y, cache = cybn.forward(case.x, case.gamma, case.beta, **tracked(running), **case.options)
     return Results(y, *cybn.backward(case.dy, cache), *running)
 
 

@@ -32,7 +32,9 @@ def run_guarded(case, before):
         for array in (case.x, case.dy, case.gamma, case.beta, case.running_mean, case.running_var)
     )
     out, dx = (guarded(np.full_like(x, np.nan), before) for _ in range(2))
-    _, cache = cybn.forward(x, gamma, beta, running_mean, running_var, **case.options, out=out)
+    _, cache = cybn.forward(
+        x, gamma, beta, running_mean=running_mean, running_var=running_var, **case.options, out=out
+    )
     gradients = cybn.backward(dy, cache, out=dx)
     return out, *gradients, running_mean, running_var
 

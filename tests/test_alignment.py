@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cases import DTYPES, make_case, run_cybn
+from cases import DTYPES, make_case, run_cybn, tracked
 from numpy.testing import assert_array_equal
 from ways import force_schedule
 
@@ -78,7 +78,9 @@ def test_each_array_at_an_offset_of_its_own(rng, monkeypatch, name, training, dt
         x, dy = at_offset(case.x, nbytes), at_offset(case.dy, (nbytes + 24) % LINE)
         out = at_offset(case.x, (nbytes + 40) % LINE)
         out.base[:] = 7
-        y, cache = cybn.forward(x, case.gamma, case.beta, *running, **case.options, out=out)
+        y, cache = cybn.forward(
+            x, case.gamma, case.beta, **tracked(running), **case.options, out=out
+        )
         assert_array_equal(y, expected.y)
         dx, dgamma, dbeta = cybn.backward(dy, cache, out=out)
         assert_array_equal(dx, expected.dx)

@@ -28,8 +28,8 @@ def test_inference_by_hand():
         np.array([[1.0], [3.0]]),
         np.array([4.0]),
         np.array([0.0]),
-        np.array([2.0]),
-        np.array([1.0]),
+        running_mean=np.array([2.0]),
+        running_var=np.array([1.0]),
         training=False,
         eps=3.0,
     )
@@ -44,7 +44,9 @@ def test_inference_by_hand():
 @pytest.mark.parametrize("beta", [None, np.zeros(3), np.zeros(3, np.float32)])
 def test_each_parameter_has_its_gradient(rng, gamma, beta, training):
     x = rng.normal(size=(5, 3))
-    _, cache = cybn.forward(x, gamma, beta, np.zeros(3), np.ones(3), training=training)
+    _, cache = cybn.forward(
+        x, gamma, beta, running_mean=np.zeros(3), running_var=np.ones(3), training=training
+    )
     _, dgamma, dbeta = cybn.backward(x, cache)
     for gradient, parameter in ((dgamma, gamma), (dbeta, beta)):
         if parameter is None:
@@ -81,7 +83,14 @@ def test_constant_channel(rng):
 @pytest.mark.parametrize("training", [True, False])
 def test_cache_can_be_used_again(rng, training):
     x, dy = rng.normal(size=(2, 5, 3))
-    _, cache = cybn.forward(x, np.ones(3), np.ones(3), np.zeros(3), np.ones(3), training=training)
+    _, cache = cybn.forward(
+        x,
+        np.ones(3),
+        np.ones(3),
+        running_mean=np.zeros(3),
+        running_var=np.ones(3),
+        training=training,
+    )
     first, second = cybn.backward(dy, cache), cybn.backward(dy, cache)
     for one, other in zip(first, second, strict=True):
         assert_array_equal(one, other)
@@ -91,10 +100,12 @@ def test_cache_of_inference_outlives_the_running_statistics(rng):
     """Its statistics are those of its own call, not those that later training leaves behind."""
     x, dy = rng.normal(size=(2, 5, 3))
     running_mean, running_var = np.zeros(3), np.ones(3)
-    _, cache = cybn.forward(x, np.ones(3), None, running_mean, running_var, training=False)
+    _, cache = cybn.forward(
+        x, np.ones(3), None, running_mean=running_mean, running_var=running_var, training=False
+    )
     before = cybn.backward(dy, cache)
     mean, var = cache.mean.copy(), cache.var.copy()
-    cybn.forward(x + 10, None, None, running_mean, running_var)
+    cybn.forward(x + 10, None, None, running_mean=running_mean, running_var=running_var)
     after = cybn.backward(dy, cache)
     assert_array_equal(after.dx, before.dx)
     assert_array_equal(after.dgamma, before.dgamma)

@@ -65,7 +65,9 @@ def test_inference_afterwards_uses_the_new_statistics(rng):
             layer(batch)
     pooled = np.concatenate(target).astype(np.float64)
     mean, var = pooled.mean(axis=(0, 2)), pooled.var(axis=(0, 2), ddof=1)
-    expected, _ = cybn.forward(target[0], layer.gamma, layer.beta, mean, var, training=False)
+    expected, _ = cybn.forward(
+        target[0], layer.gamma, layer.beta, running_mean=mean, running_var=var, training=False
+    )
     assert_allclose(layer(target[0]), expected, rtol=1e-6, atol=1e-6)
 
 

@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from cases import DTYPES, SHAPES, make_case, run_cybn
+from cases import DTYPES, SHAPES, make_case, run_cybn, tracked
 from numpy.testing import assert_array_equal
 
 import cybn
@@ -88,13 +88,13 @@ def test_other_threads_run_during_a_call(call):
     out = np.zeros_like(x)
     running = np.zeros(64), np.ones(64)
     training = call in ("training", "backward")
-    _, cache = cybn.forward(x, None, None, *running, training=training, out=out)
+    _, cache = cybn.forward(x, None, None, **tracked(running), training=training, out=out)
 
     def run():
         if call.startswith("backward"):
             cybn.backward(x, cache, out=out)
         else:
-            cybn.forward(x, None, None, *running, training=training, out=out)
+            cybn.forward(x, None, None, **tracked(running), training=training, out=out)
 
     with cybn.num_threads(1):
         assert min(longest_silence(run) for _ in range(3)) < 0.5

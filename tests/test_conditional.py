@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import DTYPES
+from cases import DTYPES, tracked
 from checks import assert_close, refused
 from numpy.testing import assert_array_equal
 
@@ -65,7 +65,9 @@ def test_inference(rng):
     std = np.sqrt(running_var + 1e-5)[:, None]
     x_hat = (x - running_mean[:, None]) / std
 
-    y, cache = cybn.forward(x, gamma, beta, running_mean, running_var, training=False)
+    y, cache = cybn.forward(
+        x, gamma, beta, running_mean=running_mean, running_var=running_var, training=False
+    )
     dx, dgamma, dbeta = cybn.backward(dy, cache)
 
     assert_close(y, x_hat * gamma[:, :, None] + beta[:, :, None], 1e-14)
@@ -77,8 +79,8 @@ def test_inference(rng):
 def test_running_statistics_are_those_of_the_channels(rng):
     x, _, gamma, beta = arguments(rng)
     running, expected = (np.zeros(3), np.ones(3)), (np.zeros(3), np.ones(3))
-    cybn.forward(x, gamma, beta, *running)
-    cybn.forward(x, None, None, *expected)
+    cybn.forward(x, gamma, beta, **tracked(running))
+    cybn.forward(x, None, None, **tracked(expected))
     # Sums are kept per sample here, so that they are added in another order.
     for actual, other in zip(running, expected, strict=True):
         assert_close(actual, other, 1e-15)

@@ -70,7 +70,7 @@ def test_statistics_and_gradients_beyond_float32_are_infinite(rng):
     x = (rng.normal(size=(64, 3)) * 1e30).astype(np.float32)
     running_mean, running_var = np.zeros(3, np.float32), np.ones(3, np.float32)
     gamma, beta = np.ones((2, 3), np.float32)
-    _, cache = cybn.forward(x, gamma, beta, running_mean, running_var)
+    _, cache = cybn.forward(x, gamma, beta, running_mean=running_mean, running_var=running_var)
     assert np.isfinite(running_mean).all()
     assert_array_equal(running_var, np.inf)
     huge = np.full(x.shape, np.finfo(np.float32).max)

@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from cases import DTYPES
+from cases import DTYPES, tracked
 from numpy.testing import assert_array_equal
 
 import cybn
@@ -65,7 +65,13 @@ class Data:
 
     def forward(self, running=(None, None), out=None):
         return cybn.forward(
-            self.x, self.gamma, self.beta, *running, momentum=0.5, eps=STD**2 - self.var, out=out
+            self.x,
+            self.gamma,
+            self.beta,
+            **tracked(running),
+            momentum=0.5,
+            eps=STD**2 - self.var,
+            out=out,
         )
 
 

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from cases import tracked
 from levels import run_python
 
 import cybn
@@ -41,7 +42,7 @@ def test_interrupt_arrives_after_the_call():
         os.kill(os.getpid(), signal.SIGINT)
 
     def call():
-        cybn.forward(x, None, None, running_mean, running_var, out=out)
+        cybn.forward(x, None, None, running_mean=running_mean, running_var=running_var, out=out)
         thread.join()
 
     thread = threading.Thread(target=interrupt)
@@ -58,9 +59,9 @@ def test_no_reference_is_kept_to_an_array():
     arrays = x, dy, out, *parameters
     before = [sys.getrefcount(array) for array in arrays]
     for _ in range(10):
-        _, cache = cybn.forward(x, *parameters, out=out)
+        _, cache = cybn.forward(x, *parameters[:2], **tracked(parameters[2:]), out=out)
         cybn.backward(dy, cache, out=out)
         with pytest.raises(ValueError, match="out"):
-            cybn.forward(x, *parameters, out=x)
+            cybn.forward(x, *parameters[:2], **tracked(parameters[2:]), out=x)
     del cache, _
     assert [sys.getrefcount(array) for array in arrays] == before

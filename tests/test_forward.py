@@ -17,8 +17,8 @@ def test_by_hand():
         x,
         np.array([5.0]),
         np.array([7.0]),
-        running_mean,
-        running_var,
+        running_mean=running_mean,
+        running_var=running_var,
         momentum=0.25,
         eps=3.0,
     )
@@ -35,7 +35,13 @@ def test_inference_by_hand():
     running_mean, running_var = np.array([1.0]), np.array([3.0])
 
     y, cache = cybn.forward(
-        np.array([[7.0]]), None, None, running_mean, running_var, training=False, eps=1.0
+        np.array([[7.0]]),
+        None,
+        None,
+        running_mean=running_mean,
+        running_var=running_var,
+        training=False,
+        eps=1.0,
     )
 
     assert_array_equal(y, [[3.0]])
@@ -54,7 +60,9 @@ def test_defaults_are_training_on_axis_1_with_eps_1e_5(rng):
 
 def test_default_momentum_is_a_tenth():
     running_mean, running_var = np.zeros(1), np.ones(1)
-    cybn.forward(np.array([[1.0], [3.0]]), None, None, running_mean, running_var)
+    cybn.forward(
+        np.array([[1.0], [3.0]]), None, None, running_mean=running_mean, running_var=running_var
+    )
     np.testing.assert_allclose(running_mean, [0.2], rtol=1e-15)
     np.testing.assert_allclose(running_var, [0.9 + 0.2], rtol=1e-15)
 
@@ -63,14 +71,26 @@ def test_default_momentum_is_a_tenth():
 def test_momentum_0_keeps_the_running_statistics(rng, dtype):
     running_mean, running_var = rng.normal(size=3).astype(dtype), rng.random(3).astype(dtype)
     before = running_mean.copy(), running_var.copy()
-    cybn.forward(rng.normal(size=(9, 3)), None, None, running_mean, running_var, momentum=0)
+    cybn.forward(
+        rng.normal(size=(9, 3)),
+        None,
+        None,
+        running_mean=running_mean,
+        running_var=running_var,
+        momentum=0,
+    )
     assert_array_equal((running_mean, running_var), before)
 
 
 def test_momentum_1_forgets_the_running_statistics(rng):
     running_mean, running_var = rng.normal(size=3), rng.random(3)
     _, cache = cybn.forward(
-        rng.normal(size=(9, 3)), None, None, running_mean, running_var, momentum=1
+        rng.normal(size=(9, 3)),
+        None,
+        None,
+        running_mean=running_mean,
+        running_var=running_var,
+        momentum=1,
     )
     assert_array_equal(running_mean, cache.mean)
     np.testing.assert_allclose(running_var, cache.var * 9 / 8, rtol=1e-15)
@@ -80,7 +100,13 @@ def test_inference_leaves_the_running_statistics(rng):
     running_mean, running_var = rng.normal(size=3), rng.random(3)
     before = running_mean.copy(), running_var.copy()
     cybn.forward(
-        rng.normal(size=(9, 3)), None, None, running_mean, running_var, training=False, momentum=1
+        rng.normal(size=(9, 3)),
+        None,
+        None,
+        running_mean=running_mean,
+        running_var=running_var,
+        training=False,
+        momentum=1,
     )
     assert_array_equal((running_mean, running_var), before)
 
@@ -89,7 +115,9 @@ def test_inference_leaves_the_running_statistics(rng):
 def test_arguments_are_not_changed(rng, training):
     x, gamma, beta = rng.normal(size=(6, 3, 2)), rng.normal(size=3), rng.normal(size=3)
     before = [array.copy() for array in (x, gamma, beta)]
-    y, cache = cybn.forward(x, gamma, beta, np.zeros(3), np.ones(3), training=training)
+    y, cache = cybn.forward(
+        x, gamma, beta, running_mean=np.zeros(3), running_var=np.ones(3), training=training
+    )
     cybn.backward(y, cache)
     for array, copy in zip((x, gamma, beta), before, strict=True):
         assert_array_equal(array, copy)
@@ -99,7 +127,14 @@ def test_arguments_are_not_changed(rng, training):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_cache(rng, dtype, training):
     x = rng.normal(size=(6, 3, 2)).astype(dtype)
-    _, cache = cybn.forward(x, None, None, np.zeros(3, dtype), np.ones(3, dtype), training=training)
+    _, cache = cybn.forward(
+        x,
+        None,
+        None,
+        running_mean=np.zeros(3, dtype),
+        running_var=np.ones(3, dtype),
+        training=training,
+    )
     assert isinstance(cache, cybn.Cache)
     assert np.shares_memory(cache.x, x), "x is referred to, not copied"
     for array in (cache.mean, cache.var, cache.invstd):
@@ -114,7 +149,9 @@ def test_empty_batch_gives_empty_results_and_touches_nothing(shape, training):
     gamma, beta = np.ones(3), np.ones(3, np.float32)
     running_mean, running_var = np.full(3, 5.0), np.full(3, 6.0)
 
-    y, cache = cybn.forward(x, gamma, beta, running_mean, running_var, training=training)
+    y, cache = cybn.forward(
+        x, gamma, beta, running_mean=running_mean, running_var=running_var, training=training
+    )
     dx, dgamma, dbeta = cybn.backward(np.empty(shape, np.float32), cache)
 
     assert y.shape == dx.shape == shape
@@ -130,7 +167,15 @@ def test_empty_batch_gives_empty_results_and_touches_nothing(shape, training):
 def test_no_channels(shape, axis, training):
     none = np.empty(0)
     x = np.empty(shape)
-    y, cache = cybn.forward(x, none, none, none.copy(), none.copy(), training=training, axis=axis)
+    y, cache = cybn.forward(
+        x,
+        none,
+        none,
+        running_mean=none.copy(),
+        running_var=none.copy(),
+        training=training,
+        axis=axis,
+    )
     dx, dgamma, dbeta = cybn.backward(y, cache)
     assert y.shape == dx.shape == shape
     assert dgamma.shape == dbeta.shape == (0,)
@@ -139,6 +184,13 @@ def test_no_channels(shape, axis, training):
 def test_one_value_a_channel_is_enough_for_inference():
     x = np.array([1.0, 2.0, 3.0])
     y, _ = cybn.forward(
-        x, None, None, np.zeros(3), np.full(3, 4.0 - 1e-3), training=False, axis=0, eps=1e-3
+        x,
+        None,
+        None,
+        running_mean=np.zeros(3),
+        running_var=np.full(3, 4.0 - 1e-3),
+        training=False,
+        axis=0,
+        eps=1e-3,
     )
     assert_array_equal(y, [0.5, 1.0, 1.5])

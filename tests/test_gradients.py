@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import make_case
+from cases import make_case, tracked
 from norms import build_norm_case
 
 import cybn
@@ -36,7 +36,7 @@ def test_all_gradients(rng, shape, axis, training):
 
     def forward():
         running = case.running_mean.copy(), case.running_var.copy()
-        return cybn.forward(case.x, case.gamma, case.beta, *running, **case.options)
+        return cybn.forward(case.x, case.gamma, case.beta, **tracked(running), **case.options)
 
     def loss():
         return np.sum(forward()[0] * case.dy)

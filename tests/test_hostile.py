@@ -23,8 +23,8 @@ def good_arguments():
 
 
 def forward(arguments):
-    names = ("x", "gamma", "beta", "running_mean", "running_var")
-    return cybn.forward(*(arguments[name] for name in names), out=arguments["out"])
+    names = ("x", "gamma", "beta", "running_mean", "running_var", "out")
+    return cybn.forward(**{name: arguments[name] for name in names})
 
 
 def backward(arguments, cache):
@@ -175,7 +175,9 @@ def test_extreme_eps(eps):
 def test_no_values(shape, training):
     x, channels = np.zeros(shape, np.float32), shape[1]
     gamma, running_mean, running_var = np.ones((3, channels), np.float32)
-    y, cache = cybn.forward(x, gamma, gamma, running_mean, running_var, training=training)
+    y, cache = cybn.forward(
+        x, gamma, gamma, running_mean=running_mean, running_var=running_var, training=training
+    )
     dx, dgamma, dbeta = cybn.backward(x, cache)
     assert y.shape == dx.shape == shape
     for unchanged in (running_mean, running_var):

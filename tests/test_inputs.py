@@ -5,7 +5,7 @@
 
 import numpy as np
 import pytest
-from cases import DTYPES, make_case
+from cases import DTYPES, make_case, tracked
 from layouts import all_layouts, read_only
 from numpy.testing import assert_array_equal
 
@@ -16,7 +16,9 @@ both_modes = pytest.mark.parametrize("training", [True, False])
 
 def run(x, dy, gamma, beta, running_mean, running_var, **options):
     """forward and backward; everything they return or write, in a list."""
-    y, cache = cybn.forward(x, gamma, beta, running_mean, running_var, **options)
+    y, cache = cybn.forward(
+        x, gamma, beta, running_mean=running_mean, running_var=running_var, **options
+    )
     return [y, *cybn.backward(dy, cache), running_mean, running_var]
 
 
@@ -143,7 +145,14 @@ def test_dy_of_the_other_float_type(rng, dtype):
 def test_one_dimension_is_one_value_a_channel(axis):
     x = np.array([1.0, 2.0, 3.0], np.float32)
     y, cache = cybn.forward(
-        x, None, None, np.ones(3), np.full(3, 3.0), training=False, axis=axis, eps=1.0
+        x,
+        None,
+        None,
+        running_mean=np.ones(3),
+        running_var=np.full(3, 3.0),
+        training=False,
+        axis=axis,
+        eps=1.0,
     )
     assert_array_equal(y, np.array([0.0, 0.5, 1.0], np.float32))
     assert_array_equal(cybn.backward(x, cache).dx, x / 2)
@@ -176,7 +185,9 @@ def test_high_rank(rng):
 def test_dy_that_float32_cannot_hold(value, state):
     """It is rounded as the kernels round, to infinity or 0, whatever NumPy is told to warn of."""
     running = np.zeros(1), np.ones(1)
-    _, cache = cybn.forward(np.ones((3, 1), np.float32), None, None, *running, training=False)
+    _, cache = cybn.forward(
+        np.ones((3, 1), np.float32), None, None, **tracked(running), training=False
+    )
     with np.errstate(all=state):
         dx = cybn.backward(np.full((3, 1), value), cache).dx
     assert_array_equal(dx, np.full((3, 1), np.inf if value > 1 else 0))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import trained_layer
+from cases import tracked, trained_layer
 from numpy.testing import assert_array_equal
 
 import cybn
@@ -162,11 +162,13 @@ def test_calibrate(momentum, mode):
 def test_functional(dtype):
     """Running arrays that have to be copied, and those that have not: even between opcodes."""
     expected = np.ones((2, 3))
-    cybn.forward(X, None, None, *expected)
+    cybn.forward(X, None, None, **tracked(expected))
     at, seen = 1, []
     while True:
         running = np.ones((2, 3), dtype)
-        if not interrupted(lambda to=running: cybn.forward(X, None, None, *to), at, "opcode"):
+        if not interrupted(
+            lambda to=running: cybn.forward(X, None, None, **tracked(to)), at, "opcode"
+        ):
             break
         assert (running == 1).all() or (running == expected).all()
         seen.append(bool((running == expected).all()))

@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from cases import DTYPES, trained_layer
+from cases import DTYPES, tracked, trained_layer
 from checks import refused
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -35,7 +35,9 @@ def test_a_new_layer(dtype):
 def test_training_is_forward_with_the_layers_own_arrays(rng, x):
     layer = trained_layer(rng, eps=1e-3, momentum=0.3)
     running = layer.running_mean.copy(), layer.running_var.copy()
-    expected, cache = cybn.forward(x, layer.gamma, layer.beta, *running, momentum=0.3, eps=1e-3)
+    expected, cache = cybn.forward(
+        x, layer.gamma, layer.beta, **tracked(running), momentum=0.3, eps=1e-3
+    )
 
     assert_array_equal(layer(x), expected)
     assert_array_equal(layer.running_mean, running[0])
@@ -48,7 +50,7 @@ def test_eval_is_inference(rng, x):
     layer = trained_layer(rng)
     layer.eval()
     before = layer.running_mean.copy(), layer.running_var.copy()
-    expected, _ = cybn.forward(x, layer.gamma, layer.beta, *before, training=False)
+    expected, _ = cybn.forward(x, layer.gamma, layer.beta, **tracked(before), training=False)
 
     assert not layer.training
     assert_array_equal(layer(x), expected)
@@ -371,7 +373,12 @@ class TestPooledStatistics:
         layer.eval()
         x = self.batches(rng, np.float32)[0]
         expected, _ = cybn.forward(
-            x, None, None, layer.running_mean, layer.running_var, training=False
+            x,
+            None,
+            None,
+            running_mean=layer.running_mean,
+            running_var=layer.running_var,
+            training=False,
         )
         assert_array_equal(layer(x), expected)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from cases import DTYPES
+from cases import DTYPES, tracked
 from checks import assert_close, refused
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -341,8 +341,8 @@ class TestTrackedInstanceNorm:
         layer = trained(rng, kind, x)
         running = layer.running_mean.copy(), layer.running_var.copy()
         layer.eval()
-        parameters = layer.gamma, layer.beta, *running
-        expected, cache = cybn.forward(x, *parameters, training=False)
+        options = tracked(running) | {"training": False}
+        expected, cache = cybn.forward(x, layer.gamma, layer.beta, **options)
         assert_array_equal(layer(x), expected)
         assert_array_equal(layer.backward(dy), cybn.backward(dy, cache).dx)
         assert_array_equal((layer.running_mean, layer.running_var), running)

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from cases import tracked
 from numpy.testing import assert_allclose
 
 import cybn
@@ -42,7 +43,7 @@ def batch_normalization(attributes, x, scale, bias, input_mean, input_var):
     running_mean, running_var = input_mean.copy(), input_var.copy()
     running = running_mean, running_var
     options = {"training": training, "momentum": 1 - keep, "eps": epsilon(attributes)}
-    y, _ = cybn.forward(x, scale, bias, *running, **options)
+    y, _ = cybn.forward(x, scale, bias, **tracked(running), **options)
     if not training:
         return [y]
     n = x.size // x.shape[1]

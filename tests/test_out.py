@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import DTYPES, make_case, run_cybn
+from cases import DTYPES, make_case, run_cybn, tracked
 from checks import refused
 from numpy.testing import assert_array_equal
 
@@ -18,7 +18,7 @@ def case(request, rng):
 
 def forward(case, x, *, training, out):
     running = case.running_mean.copy(), case.running_var.copy()
-    return cybn.forward(x, case.gamma, case.beta, *running, training=training, out=out)
+    return cybn.forward(x, case.gamma, case.beta, **tracked(running), training=training, out=out)
 
 
 @both_modes
@@ -60,7 +60,14 @@ def test_out_of_inference_may_be_x(case):
 
 def test_out_of_training_must_not_be_x(case):
     with refused(ValueError, r"\bout\b", case.x, case.running_mean):
-        cybn.forward(case.x, None, None, case.running_mean, case.running_var, out=case.x)
+        cybn.forward(
+            case.x,
+            None,
+            None,
+            running_mean=case.running_mean,
+            running_var=case.running_var,
+            out=case.x,
+        )
 
 
 def test_out_has_the_dtype_that_integers_convert_to():
@@ -157,7 +164,7 @@ def test_transposed_x_is_not_in_place(rng, axis):
     """Of the same shape and memory, but in another order."""
     x = rng.normal(size=(4, 4, 4))
     with refused(ValueError, r"\bout\b", x):
-        cybn.forward(x.T, None, None, *np.ones((2, 4)), training=False, axis=axis, out=x)
+        cybn.forward(x.T, None, None, **tracked(np.ones((2, 4))), training=False, axis=axis, out=x)
 
 
 def test_out_of_backward_over_the_cache(rng):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import tracked
 from checks import refused
 from hostile import Subclass
 
@@ -11,7 +12,7 @@ X = np.random.default_rng(3).normal(4.0, 2.0, (6, 3, 5)).astype(np.float32)
 
 
 def functional(running, **options):
-    return cybn.forward(X, None, None, *running, **options)[0]
+    return cybn.forward(X, None, None, **tracked(running), **options)[0]
 
 
 def of_layer(make):

@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from cases import DTYPES, MEMORY, SHAPES, make_case, run_cybn
+from cases import DTYPES, MEMORY, SHAPES, make_case, run_cybn, tracked
 from norms import SHAPES as NORM_SHAPES
 from norms import make_norm_case
 from norms import run_cybn as run_norm
@@ -103,9 +103,9 @@ def test_in_place(rng, schedule, name, dtype, stream):
     case = make_case(rng, shape, axis, dtype, training=False)
     expected = run_cybn(case)
     running = case.running_mean, case.running_var
-    _, cache = cybn.forward(case.x, case.gamma, case.beta, *running, **case.options)
+    _, cache = cybn.forward(case.x, case.gamma, case.beta, **tracked(running), **case.options)
     schedule(True, stream, 0, 2)
     dy, x = case.dy.copy(), case.x.copy()
     assert_array_equal(cybn.backward(dy, cache, out=dy).dx, expected.dx)
-    cybn.forward(x, case.gamma, case.beta, *running, **case.options, out=x)
+    cybn.forward(x, case.gamma, case.beta, **tracked(running), **case.options, out=x)
     assert_array_equal(x, expected.y)

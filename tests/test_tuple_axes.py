@@ -4,7 +4,7 @@ from collections import namedtuple
 
 import numpy as np
 import pytest
-from cases import DTYPES
+from cases import DTYPES, tracked
 from checks import assert_close, refused
 from numpy.testing import assert_array_equal
 
@@ -26,11 +26,15 @@ def test_is_one_axis_of_all_their_places(rng, x, axis, dtype, training):
     parameters = rng.uniform(0.5, 2.0, (4, T, F)).astype(dtype)
     copies = parameters.copy()
 
-    y, cache = cybn.forward(x, *parameters, axis=axis, training=training)
+    gamma, beta, *running = parameters
+    options = tracked(running) | {"training": training}
+    y, cache = cybn.forward(x, gamma, beta, axis=axis, **options)
     gradients = cybn.backward(dy, cache)
 
     flat = copies.reshape(4, T * F)
-    flat_y, flat_cache = cybn.forward(x.reshape(N, T * F), *flat, training=training)
+    gamma, beta, *running = flat
+    options |= tracked(running)
+    flat_y, flat_cache = cybn.forward(x.reshape(N, T * F), gamma, beta, **options)
     expected = flat_y, *cybn.backward(dy.reshape(N, T * F), flat_cache), *flat
     for actual, other in zip((y, *gradients, *parameters), expected, strict=True):
         assert_close(actual, other.reshape(actual.shape), 4 * np.finfo(dtype).eps)
@@ -73,7 +77,9 @@ def test_first_axes(rng):
 def test_all_axes_in_inference(x):
     """One value a channel."""
     mean, var = np.full((N, T, F), 2.0), np.full((N, T, F), 3.0)
-    y, _ = cybn.forward(x, None, None, mean, var, training=False, eps=1.0, axis=(0, 1, 2))
+    y, _ = cybn.forward(
+        x, None, None, running_mean=mean, running_var=var, training=False, eps=1.0, axis=(0, 1, 2)
+    )
     assert_array_equal(y, (x - 2) / 2)
 
 
@@ -115,7 +121,7 @@ def test_parameter_of_another_shape(x, name, shape):
 @pytest.mark.parametrize("shape", [(0, T, F), (N, 0, F), (N, T, 0)])
 def test_empty_batch_touches_nothing(shape):
     running = np.full(shape[1:], 5.0), np.full(shape[1:], 6.0)
-    y, cache = cybn.forward(np.empty(shape), None, None, *running, axis=(1, 2))
+    y, cache = cybn.forward(np.empty(shape), None, None, **tracked(running), axis=(1, 2))
     assert y.shape == cybn.backward(y, cache).dx.shape == shape
     assert_array_equal(running[0], np.full(shape[1:], 5.0))
     assert_array_equal(running[1], np.full(shape[1:], 6.0))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from cases import DTYPES, Case, Results, make_case, run_reference
+from cases import DTYPES, Case, Results, make_case, run_reference, tracked
 from checks import assert_close, assert_results_nearest, refused
 from norms import draw_mask
 from numpy.testing import assert_allclose, assert_array_equal
@@ -51,7 +51,9 @@ class Scattered:
         """What `cases.run_cybn` gives for the rows, from x with the mask: y and dx are whole."""
         running = self.rows.running_mean.copy(), self.rows.running_var.copy()
         options = self.rows.options | {"axis": self.axis, "where": self.where}
-        y, cache = cybn.forward(self.x, self.rows.gamma, self.rows.beta, *running, **options)
+        y, cache = cybn.forward(
+            self.x, self.rows.gamma, self.rows.beta, **tracked(running), **options
+        )
         return Results(y, *cybn.backward(self.dy, cache), *running)
 
 
@@ -76,8 +78,8 @@ def test_by_hand():
         x,
         np.array([4.0]),
         np.array([7.0]),
-        running_mean,
-        running_var,
+        running_mean=running_mean,
+        running_var=running_var,
         momentum=0.25,
         eps=3.0,
         where=where,
@@ -113,7 +115,9 @@ def test_is_batch_norm_of_the_selected_values(rng, name, dtype, training, mean, 
 def test_everything_selected(rng, where, training):
     case = make_case(rng, (3, 17, 9, 11), 1, np.float64, training=training)
     running = case.running_mean.copy(), case.running_var.copy()
-    y, cache = cybn.forward(case.x, case.gamma, case.beta, *running, **case.options, where=where)
+    y, cache = cybn.forward(
+        case.x, case.gamma, case.beta, **tracked(running), **case.options, where=where
+    )
     actual = Results(y, *cybn.backward(case.dy, cache), *running)
     assert_results_nearest(actual, run_reference(case), case)
 
@@ -123,7 +127,9 @@ def test_everything_selected(rng, where, training):
 def test_nothing_selected_is_an_empty_batch(rng, where, training):
     case = make_case(rng, (3, 17, 9, 11), 1, training=training)
     running = case.running_mean.copy(), case.running_var.copy()
-    y, cache = cybn.forward(case.x, case.gamma, case.beta, *running, **case.options, where=where)
+    y, cache = cybn.forward(
+        case.x, case.gamma, case.beta, **tracked(running), **case.options, where=where
+    )
     dx, dgamma, dbeta = cybn.backward(case.dy, cache)
     for array in (y, dx, dgamma, dbeta):
         assert not array.any()
@@ -134,7 +140,7 @@ def test_one_value_a_channel_in_training():
     x, running = np.ones((4, 3)), (np.zeros(3), np.ones(3))
     where = np.array([[False], [True], [False], [False]])
     with refused(ValueError, r"\bwhere\b|\bx\b", x, *running):
-        cybn.forward(x, None, None, *running, where=where)
+        cybn.forward(x, None, None, **tracked(running), where=where)
 
 
 def test_one_value_a_channel_in_inference():
@@ -142,8 +148,8 @@ def test_one_value_a_channel_in_inference():
         np.full((4, 3), 7.0),
         None,
         None,
-        np.ones(3),
-        np.full(3, 3.0),
+        running_mean=np.ones(3),
+        running_var=np.full(3, 3.0),
         training=False,
         eps=1.0,
         where=[[False], [True], [False], [False]],
@@ -190,8 +196,8 @@ def test_inference_into_x(rng):
     masked = scattered(rng, "NCHW", training=False)
     expected = masked.run().y
     running = masked.rows.running_mean, masked.rows.running_var
-    parameters = masked.rows.gamma, masked.rows.beta, *running
-    y, cache = cybn.forward(masked.x, *parameters, training=False, where=masked.where, out=masked.x)
+    options = tracked(running) | {"training": False, "where": masked.where, "out": masked.x}
+    y, cache = cybn.forward(masked.x, masked.rows.gamma, masked.rows.beta, **options)
     assert y is masked.x
     assert_array_equal(y, expected)
     with refused(ValueError, r"\bcache\b"):
@@ -237,14 +243,14 @@ class TestSequences:
         running = np.zeros((6, 4)), np.ones((6, 4))
         dy = rng.normal(size=x.shape)
 
-        y, cache = cybn.forward(x, gamma, beta, *running, axis=(1, 2), where=where)
+        y, cache = cybn.forward(x, gamma, beta, **tracked(running), axis=(1, 2), where=where)
         dx, dgamma, dbeta = cybn.backward(dy, cache)
 
         for step in range(5):
             rows = step < self.LENGTHS
             expected_running = np.zeros(4), np.ones(4)
             expected_y, step_cache = cybn.forward(
-                x[rows, step], gamma[step], beta[step], *expected_running
+                x[rows, step], gamma[step], beta[step], **tracked(expected_running)
             )
             expected = cybn.backward(dy[rows, step], step_cache)
             assert_close(y[rows, step], expected_y, 1e-14)
@@ -261,7 +267,7 @@ class TestSequences:
         """An empty batch for its statistics, which stay as they were."""
         running = np.full((6, 4), 5.0), np.full((6, 4), 6.0)
         y, cache = cybn.forward(
-            x, np.ones((6, 4)), np.ones((6, 4)), *running, axis=(1, 2), where=where
+            x, np.ones((6, 4)), np.ones((6, 4)), **tracked(running), axis=(1, 2), where=where
         )
         _, dgamma, dbeta = cybn.backward(np.ones_like(x), cache)
         assert not y[:, 5].any()
@@ -344,7 +350,7 @@ class TestMaskIsCopied:
             cybn.forward(x, where=where, out=out)
         running = memory[: 16 * channels].view(float).reshape(2, channels)
         with refused(ValueError, r"\brunning_mean\b.*\bwhere\b", memory):
-            cybn.forward(x, None, None, *running, where=where)
+            cybn.forward(x, None, None, **tracked(running), where=where)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -356,9 +362,9 @@ def test_any_byte_that_is_not_zero_is_true(rng, byte, channels):
     where = bytes_ != 0
     running, others = np.ones((2, 2, channels))
 
-    y, cache = cybn.forward(x, None, None, *running, where=bytes_.view(bool))
+    y, cache = cybn.forward(x, None, None, **tracked(running), where=bytes_.view(bool))
 
-    expected, expected_cache = cybn.forward(x, None, None, *others, where=where)
+    expected, expected_cache = cybn.forward(x, None, None, **tracked(others), where=where)
     assert_array_equal(y, expected)
     assert_array_equal(cache.count, expected_cache.count)
     assert_array_equal(cache.var, expected_cache.var)

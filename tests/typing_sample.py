@@ -15,14 +15,18 @@ FloatArray = NDArray[np.floating[Any]]
 
 def normalize_and_back(x: NDArray[np.float32]) -> cybn.Gradients:
     running_mean, running_var = np.zeros(3), np.ones(3)
-    y, cache = cybn.forward(x, np.ones(3), None, running_mean, running_var, momentum=0.5)
+    y, cache = cybn.forward(
+        x, np.ones(3), None, running_mean=running_mean, running_var=running_var, momentum=0.5
+    )
     assert_type(y, FloatArray)
     assert_type(cache, cybn.Cache)
     assert_type(cache.x, FloatArray | None)
     assert_type(cache.mean, NDArray[np.float64])
     assert_type(cache.count, int | NDArray[np.int64])
     gradients = cybn.backward(np.ones_like(y), cache, out=np.empty_like(y))
-    cybn.forward(x, None, None, running_mean, running_var, training=False, out=x)
+    cybn.forward(
+        x, None, None, running_mean=running_mean, running_var=running_var, training=False, out=x
+    )
     return gradients
 
 
