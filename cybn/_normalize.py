@@ -40,7 +40,8 @@ def normalize(given, arrays, geometry, settings, mask=None, counters=None):
         arrays.where, arrays.counts, count, _ = mask
     if counters is not None:
         counters = counters(count)
-    way = schedule((2 if arrays.third is None else 3) * x.nbytes)
+    residual = arrays.third
+    way = schedule((2 if residual is None else 3) * x.nbytes)
     allocate(arrays, geometry)
     # The kernel takes the usual arrays as they are; it refuses what is to be converted or is wrong.
     taken = (
@@ -57,7 +58,7 @@ def normalize(given, arrays, geometry, settings, mask=None, counters=None):
         if x.size:
             taken = _normalize_checked(arrays, geometry, settings, way, counters)
     cache = Cache(None if taken is OVERWRITTEN else x, arrays, geometry, settings, count)
-    if settings.by_result and arrays.third is not None:
+    if residual is not None and settings.by_result:
         cache._third = y
     return y, cache
 

@@ -33,8 +33,8 @@ from arrays cimport (
     is_vector, same_shape, take,
 )
 from call cimport (
-    Call, beta_row, center_row, dx_slope_row, invstd_row, mean_row, part_by_part, row, running_mean_row,
-    running_var_row, saved, saved_rows, saved_values, scratch_values, shift_row, slope_row,
+    Call, beta_row, center_row, dx_slope_row, invstd_row, mean_row, part_by_part, row,
+    running_mean_row, running_var_row, saved, saved_rows, saved_values, scratch_values, shift_row, slope_row,
     take_parameters, var_row,
 )
 from cells cimport fill, give, give_gradients, load_shift, set_counts, set_parameters
@@ -175,7 +175,7 @@ cdef class Arrays:
 
 cdef void view(Views* views, Arrays arrays, bint forward, bint training) noexcept:
     """Look at the arrays of a call; those that it writes to have to be writable."""
-    views.storages, views.refused = STORAGE, False
+    views.storages, views.count, views.refused = STORAGE, 0, False
     take(views, &views.x, arrays.x, ndarray)
     take(views, &views.dy, arrays.dy, ndarray)
     take(views, &views.out, arrays.out, ndarray, True)
@@ -259,7 +259,7 @@ cdef void run(Call* call) noexcept nogil:
 def is_plain(array):
     """Whether the kernels can read an array as it is."""
     cdef Views views
-    views.storages, views.refused = STORAGE, array is None
+    views.storages, views.count, views.refused = STORAGE, 0, array is None
     take(&views, &views.x, array, ndarray)
     return not views.refused
 
