@@ -5,6 +5,7 @@ from ._backward import backward
 from ._batch_norm_layer import BatchNorm, calibrate
 from ._cache import Cache, Gradients
 from ._functional import batch_norm, forward
+from ._layer import Layer
 from ._memory import set_kept_memory
 from ._moments import Moments, moments
 from ._norm_layers import GroupNorm, InstanceNorm, LayerNorm, RMSNorm
@@ -18,6 +19,7 @@ __all__ = [
     "Gradients",
     "GroupNorm",
     "InstanceNorm",
+    "Layer",
     "LayerNorm",
     "Moments",
     "RMSNorm",

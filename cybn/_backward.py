@@ -87,6 +87,7 @@ def backward(dy, cache, *, out=None):
             for gradient in (dgamma, dbeta):
                 if gradient is not None:
                     gradient.fill(0)
-    if len(shape) != 1:
-        dgamma, dbeta = (None if each is None else each.reshape(shape) for each in (dgamma, dbeta))
+    if len(shape) != 1:  # each has that of its own parameter
+        pairs = (dgamma, cache._gamma), (dbeta, cache._beta)
+        dgamma, dbeta = (None if each is None else each.reshape(own.shape) for each, own in pairs)
     return Gradients(dx, dgamma, dbeta)

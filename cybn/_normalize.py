@@ -8,13 +8,12 @@ from ._geometry import (
     as_flat,
     as_input,
     as_mask,
-    as_parameter,
+    as_parameters,
     batch_geometry,
     check_out,
     check_running,
     check_written,
     commit,
-    has_rows,
 )
 from ._memory import empty_like
 from ._runtime import kernels, schedule
@@ -62,16 +61,14 @@ def normalize(
         arrays, geometry.layout, training, centered, momentum, eps, way, counters
     )
     if not taken:
-        if geometry.per_sample and has_rows(gamma, beta, geometry):
-            geometry = geometry.per_sample
-            saved, scratch = empty(geometry.saved_size), new_scratch(geometry)
-        gamma = as_parameter(gamma, "gamma", geometry.parameters)
-        beta = as_parameter(beta, "beta", geometry.parameters)
+        geometry, gamma, beta = as_parameters(gamma, beta, geometry)
+        saved, scratch = empty(geometry.saved_size), new_scratch(geometry)
         running = running_mean, running_var
         _check_forward_memory(given, x, y, mask, gamma, beta, *running, geometry, training)
         if x.size:
             flat = [as_flat(array, copy=training) for array in running]
-            arrays = x, np.asarray(y), where, counts, gamma, beta, *flat, saved, scratch
+            parameters = [as_flat(array, copy=False) for array in (gamma, beta)]
+            arrays = x, np.asarray(y), where, counts, *parameters, *flat, saved, scratch
             settings = training, centered, momentum, eps, way
             taken = insist(kernels.forward(arrays, geometry.layout, *settings))
             if training and running_mean is not None:
@@ -112,6 +109,6 @@ def _check_forward_memory(
     where = None if mask is None else mask[3]
     read = {"x": source, "where": where, "gamma": gamma, "beta": beta}
     running = {"running_mean": running_mean, "running_var": running_var}
-    check_running(running_mean, running_var, geometry.statistics, read if training else None)
+    check_running(running_mean, running_var, geometry, read if training else None)
     check_out(y, x)
     check_written({"out": y}, read | running, may_be=None if training else given)

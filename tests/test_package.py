@@ -15,6 +15,7 @@ PUBLIC_NAMES = {
     "Gradients",
     "GroupNorm",
     "InstanceNorm",
+    "Layer",
     "LayerNorm",
     "Moments",
     "RMSNorm",

@@ -1,0 +1,86 @@
+"""What usually helps, as the end of an error's message; imported when something is refused."""
+
+import numpy as np
+
+
+def for_parameter(name, given, geometry):
+    """Of a gamma, beta or running array of a shape that does not go with x."""
+    lengths = _longer(given)
+    if lengths and lengths == _longer(geometry.parameters):
+        return f"; use {name}.reshape({', '.join(map(str, geometry.parameters))})"
+    return for_lengths(geometry.shape, given, geometry.inside)
+
+
+def for_lengths(shape, lengths, reduced):
+    """Of lengths that axis does not have: which axes of `shape` have them."""
+    lengths = _longer(lengths)
+    last = len(shape) - len(lengths)
+    starts = [i for i in range(last + 1) if lengths and shape[i : i + len(lengths)] == lengths]
+    if not starts:
+        return ""
+    start, several = starts[-1], len(lengths) > 1
+    first = start - len(shape) if start == last else start
+    found = tuple(range(start, start + len(lengths))), lengths
+    has = "axes {} have {}".format(*found) if several else f"axis {start} has {lengths[0]}"
+    if reduced and start != last:
+        return f"; {has}: {_moved(start, len(lengths))}"
+    axis = tuple(range(first, first + len(lengths))) if several else first
+    return f"; {has}: pass axis={axis}?"
+
+
+def for_kept(shape, positions):
+    """Of axes to be reduced, as NumPy has them, where the channels' are asked for."""
+    kept = [i for i in range(len(shape)) if i not in positions]
+    adjacent = kept and kept == list(range(kept[0], kept[-1] + 1))
+    if not adjacent or len(set(positions)) < len(positions):
+        return ""
+    axis = kept[0] if len(kept) == 1 else tuple(kept)
+    return f"; axis names the channels', which are kept: pass axis={axis} to average over these"
+
+
+def for_reduced(start, stop):
+    """Of axes that are not the last ones, where those are reduced."""
+    return f"; {_moved(start, stop - start)}; statistics of channels are batch_norm's"
+
+
+def for_mask(where, shape, axis):
+    """Of a mask whose shape does not go with x."""
+    axis = axis % len(shape)
+    if where.shape != shape[:axis] + shape[axis + 1 :]:
+        return ""
+    used = "where[..., None]" if axis == len(shape) - 1 else f"np.expand_dims(where, {axis})"
+    return f"; use {used}"
+
+
+def for_value(value, name):
+    """Of something that NumPy makes no numbers of."""
+    if hasattr(value, "columns") and hasattr(value, "dtypes"):  # a DataFrame
+        others = [str(c) for c in value.columns if np.asarray(value[c]).dtype.kind not in "fiub"]
+        if others:
+            return f"; columns that hold no plain numbers: {', '.join(others)}"
+        return f"; use {name}.to_numpy(np.float64)"
+    if isinstance(value, np.ndarray):
+        return f"; use {name}.astype(np.float64)"
+    if hasattr(value, "detach"):  # a tensor of PyTorch
+        steps = ".detach()" if value.requires_grad else ""
+        steps += ".cpu()" if value.device.type != "cpu" else ""
+        steps += ".float()" if "bfloat16" in str(value.dtype) else ""
+        return f"; use {name}{steps}" if steps else ""
+    if "Tracer" in type(value).__name__:  # of JAX
+        return "; call it outside of jax.jit, jax.grad and jax.vmap, or by jax.pure_callback"
+    if hasattr(value, "toarray"):  # a sparse matrix
+        return f"; use {name}.toarray()"
+    return ""
+
+
+def _longer(lengths):
+    """Return the lengths that are not 1."""
+    return tuple(n for n in lengths if n != 1)
+
+
+def _moved(start, count):
+    """Return the code that moves axes to the end."""
+    if count == 1:
+        return f"np.moveaxis(x, {start}, -1) makes it the last one"
+    axes, last = tuple(range(start, start + count)), tuple(range(-count, 0))
+    return f"np.moveaxis(x, {axes}, {last}) makes them the last ones"
