@@ -76,7 +76,7 @@ class BatchNorm(TrackingLayer):
     >>> y = bn.eval()(x)
     """
 
-    _inferred = f"{TrackingLayer._inferred}, and freeze() to go through the running statistics"
+    _to_train = "call train() before, and freeze() to go through the running statistics"
     _calibration = None  # while calibrate is at work: batches, and the Moments of their values
     _uncalibrated = None  # and the attributes as they were before
 
@@ -146,12 +146,10 @@ class BatchNorm(TrackingLayer):
         -------
         numpy.ndarray
         """
-        return self._run(training, x, where, out)
-
-    def _normalize(self, training, x, where, out):
+        training = self._mode if training is None else checked_bool(training, "training")
         geometry = check_channels(x, self.axis, self.num_features)
-        training = training and not self._frozen
-        tracks = training and self.track_running_stats
+        own = training and not self._frozen
+        tracks = own and self.track_running_stats
         pools = tracks and self.momentum is None
         if pools:
             self._check_running(geometry, x=x, where=where, out=out)
@@ -163,7 +161,7 @@ class BatchNorm(TrackingLayer):
             self.beta,
             self.running_mean if averaged else None,
             self.running_var if averaged else None,
-            training or not self.track_running_stats,
+            own or not self.track_running_stats,
             0.0 if self.momentum is None else self.momentum,
             self.eps,
             self.axis,
@@ -173,7 +171,8 @@ class BatchNorm(TrackingLayer):
         )
         if pools:
             self._pool(cache, *(self._calibration or seen))
-        return y, cache
+        self.cache = cache if training else None
+        return y
 
     def _counters(self, count):
         """Return what counts a batch of so many values, for `batch_norm`."""

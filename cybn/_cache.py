@@ -1,6 +1,7 @@
 """What a norm keeps for backward, and what backward returns."""
 
 import math
+from types import GenericAlias
 from typing import NamedTuple
 
 import numpy as np
@@ -65,6 +66,8 @@ class Cache:
         self._centered = centered
         self._gamma = gamma
         self._beta = beta
+
+    __class_getitem__ = classmethod(GenericAlias)  # Cache[np.float32], in annotations
 
     mean = property(lambda self: self._statistic(kernels.MEAN))
     var = property(lambda self: self._statistic(kernels.VAR))

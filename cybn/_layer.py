@@ -53,8 +53,7 @@ class Layer:
 
     _leading = ()  # names of the arguments that `repr` shows by position, and by keyword
     _options = ("eps", "affine", "bias", "dtype")
-    _no_cache = "none"  # what came instead of a call that `backward` can use; after inference:
-    _inferred = "one in inference, which keeps nothing; call train() before"
+    _to_train = "call train() before"  # for a call that `backward` can use
 
     def __init__(self, shape, eps, affine, bias, dtype):
         check_settings(True, 0.0, eps)
@@ -98,16 +97,9 @@ class Layer:
         -------
         numpy.ndarray
         """
-        return self._run(training, x, out)
-
-    def _run(self, training, *arguments):
-        """Return y, and keep the cache of a call in training."""
-        mode = self._mode if training is None else checked_bool(training, "training")
-        y, cache = self._normalize(mode, *arguments)
-        if mode:
-            self.cache = cache
-        else:
-            self.cache, self._no_cache = None, self._inferred
+        training = self._mode if training is None else checked_bool(training, "training")
+        y, cache = self._normalize(training, x, out)
+        self.cache = cache if training else None
         return y
 
     def backward(self, dy, *, out=None):
@@ -131,8 +123,8 @@ class Layer:
         """
         if self.cache is None:
             raise ValueError(
-                "backward: expected a call of the layer (forward) in training first, got "
-                f"{self._no_cache}"
+                "backward: expected a call of the layer (forward) in training first, got none, or "
+                f"one in inference, which keeps nothing; {self._to_train}"
             )
         dx, self.dgamma, self.dbeta = backward(dy, self.cache, out=out)
         return dx
@@ -189,7 +181,7 @@ class Layer:
 
     def __getstate__(self):
         """Pickle and copy the layer without its last call."""
-        return self.__dict__ | {"cache": None, "dgamma": None, "dbeta": None, "_no_cache": "none"}
+        return self.__dict__ | {"cache": None, "dgamma": None, "dbeta": None}
 
     def __repr__(self):
         values = self.__dict__ | {"bias": self._bias}  # `bias` itself would be PyTorch's array
