@@ -35,7 +35,7 @@ class Geometry(NamedTuple):
     statistics: tuple[int, ...]  # shape of mean and variance
     parameters: tuple[int, ...]  # shape of gamma and beta
     shape: tuple[int, ...]  # of the array
-    kept: tuple[int, ...]  # that of parameters for all samples, as keepdims leaves it
+    kept: tuple[int, ...]  # that of parameters which all samples share, as keepdims leaves it
     inside: bool  # whether they belong to the values of a statistic, not to the statistics
     values: int  # of a statistic
     cells: int  # channels of all samples
@@ -128,7 +128,7 @@ def trailing_geometry(shape, axis):
     if stop != len(shape):
         raise ValueError(
             f"axis: expected the trailing axes of {len(shape)}, which are reduced, got {axis}"
-            f"{remedies().for_reduced(start, stop)}"
+            f"; {remedies().to_the_end(start, stop - start)}"
         )
     axes = 1, 1, math.prod(shape[:start]), math.prod(shape[start:])
     return _geometry(axes, shape[:start], shape[start:], (shape, start, stop), inside=True)
@@ -170,7 +170,7 @@ def as_mask(where, shape, axis):
     """
     where = as_array(where, "where")
     if where.dtype != bool:
-        raise TypeError(f"where: expected bool, got {where.dtype}")
+        raise TypeError(f"where: expected bool, got {where.dtype}; use where != 0")
     if where.view(np.uint8).max(initial=0) > 1:  # a view of other bytes: they are True, too
         where = where.view(np.uint8) != 0
     axis = _as_axis(axis, tuples=True)
@@ -185,10 +185,8 @@ def as_mask(where, shape, axis):
     # (N,) of (N, N) would be taken for a mask of the channels.
     if mask is None or (one_axis and of_channels and where.ndim != len(shape)):
         remedy = remedies().for_mask(where, shape, axis) if one_axis else ""
-        raise ValueError(
-            f"where: expected shape {shape}, or one that broadcasts to it, with length 1 on axis "
-            f"{axis}, got {where.shape}{remedy}"
-        )
+        expected = f"shape {shape}, or one that broadcasts to it and has length 1 on axis {axis}"
+        raise ValueError(f"where: expected {expected}, got {where.shape}{remedy}")
     one = mask if of_channels else mask[(slice(None),) * start + (slice(1),) * (stop - start)]
     others = (*range(start), *range(stop, len(shape)))
     counts = np.broadcast_to(np.count_nonzero(one, axis=others), shape[start:stop])
@@ -233,10 +231,8 @@ def as_input(value, name, like=None):
 def as_array(value, name):
     """Return what NumPy makes of `value`, if that has no mask and holds no objects."""
     if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name}: expected an array without a mask, got {type(value).__name__}; "
-            f"use {name}.data, and where=~np.ma.getmaskarray({name}) if there is a where"
-        )
+        remedy = f"use {name}.data, and perhaps where=~np.ma.getmaskarray({name})"
+        raise TypeError(f"{name}: expected an array without a mask, got MaskedArray; {remedy}")
     try:
         array = np.asarray(value)
     except ValueError as error:  # a ragged list
@@ -257,19 +253,18 @@ def as_parameters(gamma, beta, geometry):
     so have then the `parameters` of the Geometry.
     """
     arrays = {"gamma": gamma, "beta": beta}
-    arrays = {name: None if a is None else as_input(a, name) for name, a in arrays.items()}
-    given = [array for array in arrays.values() if array is not None]
+    given = {name: as_input(a, name) for name, a in arrays.items() if a is not None}
     rows, kept = geometry.per_sample, geometry.kept
-    if rows and given and given[0].shape != kept:
+    first = next(iter(given.values()), None)
+    if rows and first is not None and first.shape != kept:
         kept_rows = rows.parameters[0], *kept[1:]
-        if given[0].ndim == len(rows.parameters) or given[0].shape == kept_rows:
+        if first.ndim == len(rows.parameters) or first.shape == kept_rows:
             geometry, kept = rows, kept_rows
-    for name, array in arrays.items():
-        if array is not None:
-            _check_parameter(array, name, (geometry.parameters, kept), geometry)
-    if any(array.shape != geometry.parameters for array in given):
+    for name, array in given.items():
+        _check_parameter(array, name, (geometry.parameters, kept), geometry)
+    if any(array.shape != geometry.parameters for array in given.values()):
         geometry = geometry._replace(parameters=kept)
-    return geometry, *arrays.values()
+    return geometry, given.get("gamma"), given.get("beta")
 
 
 def check_running(running_mean, running_var, geometry, read=None):
@@ -298,9 +293,7 @@ def check_out(out, like):
         raise TypeError(f"out: expected {like.dtype}, got {out.dtype}")
     _check_shape(out, "out", like.shape)
     if out.flags.num & CONTIGUOUS_ALIGNED != CONTIGUOUS_ALIGNED:
-        raise ValueError(
-            "out: expected a C-contiguous, aligned array, got another layout; use np.empty"
-        )
+        raise ValueError("out: expected a C-contiguous, aligned array, got another layout")
 
 
 def check_written(written, others, may_be=None):
@@ -311,7 +304,7 @@ def check_written(written, others, may_be=None):
     """
     for name, array in written.items():
         if not array.flags.writeable:
-            raise ValueError(f"{name}: expected a writable array, got a read-only one; pass a copy")
+            raise ValueError(f"{name}: expected a writable array, got a read-only one; use a copy")
     if _all_own([*written.values(), *others.values()]):
         return
     others = {name: array for name, array in others.items() if isinstance(array, np.ndarray)}
@@ -320,8 +313,7 @@ def check_written(written, others, may_be=None):
             allowed = other_name == name or (other is may_be and _same_memory(array, other))
             if not allowed and np.shares_memory(array, other):
                 raise ValueError(
-                    f"{name}: expected memory of its own, got an overlap with {other_name}; "
-                    "pass a copy"
+                    f"{name}: expected memory of its own, got overlap with {other_name}; use a copy"
                 )
 
 
@@ -356,7 +348,8 @@ def _check_float(array, name):
 def _checked_ndarray(array, name):
     """Return a NumPy array, without what a subclass makes of it."""
     if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
-        raise TypeError(f"{name}: expected a NumPy array, got {type(array).__name__}")
+        remedy = remedies().for_written(array, name)
+        raise TypeError(f"{name}: expected a NumPy array, got {type(array).__name__}{remedy}")
     return np.asarray(array)
 
 

@@ -18,29 +18,27 @@ def for_lengths(shape, lengths, reduced):
     starts = [i for i in range(last + 1) if lengths and shape[i : i + len(lengths)] == lengths]
     if not starts:
         return ""
-    start, several = starts[-1], len(lengths) > 1
-    first = start - len(shape) if start == last else start
-    found = tuple(range(start, start + len(lengths))), lengths
-    has = "axes {} have {}".format(*found) if several else f"axis {start} has {lengths[0]}"
-    if reduced and start != last:
-        return f"; {has}: {_moved(start, len(lengths))}"
-    axis = tuple(range(first, first + len(lengths))) if several else first
-    return f"; {has}: pass axis={axis}?"
+    start, count = starts[-1], len(lengths)
+    axes = _axes(start, count)
+    has = f"axis {axes} has {lengths[0]}" if count == 1 else f"axes {axes} have {lengths}"
+    if start == last:
+        return f"; {has}: pass axis={_axes(-count, count)}?"
+    return f"; {has}: {to_the_end(start, count) if reduced else f'pass axis={axes}?'}"
+
+
+def to_the_end(start, count):
+    """Of axes that are not the last ones, where those are reduced."""
+    last = "it the last one" if count == 1 else "them the last ones"
+    return f"np.moveaxis(x, {_axes(start, count)}, {_axes(-count, count)}) makes {last}"
 
 
 def for_kept(shape, positions):
     """Of axes to be reduced, as NumPy has them, where the channels' are asked for."""
     kept = [i for i in range(len(shape)) if i not in positions]
-    adjacent = kept and kept == list(range(kept[0], kept[-1] + 1))
-    if not adjacent or len(set(positions)) < len(positions):
+    if not kept or kept[-1] - kept[0] >= len(kept) or len(set(positions)) < len(positions):
         return ""
-    axis = kept[0] if len(kept) == 1 else tuple(kept)
-    return f"; axis names the channels', which are kept: pass axis={axis} to average over these"
-
-
-def for_reduced(start, stop):
-    """Of axes that are not the last ones, where those are reduced."""
-    return f"; {_moved(start, stop - start)}; statistics of channels are batch_norm's"
+    axes = _axes(kept[0], len(kept))
+    return f"; axis names the channels', which are kept: pass axis={axes} to average over these"
 
 
 def for_mask(where, shape, axis):
@@ -73,14 +71,20 @@ def for_value(value, name):
     return ""
 
 
+def for_written(value, name):
+    """Of something that is to be written to, and is no array."""
+    if hasattr(value, "detach"):
+        return f"; use {name}.numpy(), which has the same memory"
+    if isinstance(value, (list, tuple)) or hasattr(value, "__array__"):
+        return f"; use np.array({name}), which is then written to"
+    return ""
+
+
 def _longer(lengths):
     """Return the lengths that are not 1."""
     return tuple(n for n in lengths if n != 1)
 
 
-def _moved(start, count):
-    """Return the code that moves axes to the end."""
-    if count == 1:
-        return f"np.moveaxis(x, {start}, -1) makes it the last one"
-    axes, last = tuple(range(start, start + count)), tuple(range(-count, 0))
-    return f"np.moveaxis(x, {axes}, {last}) makes them the last ones"
+def _axes(start, count):
+    """Return what names so many axes."""
+    return start if count == 1 else tuple(range(start, start + count))
