@@ -21,7 +21,8 @@ class Gradients(NamedTuple, Generic[_FloatOf]):
 class Cache(Generic[_FloatOf]):
     x: NDArray[_FloatOf] | None
     count: int | NDArray[np.int64]
-    training: bool
+    @property
+    def training(self) -> bool: ...
     @property
     def mean(self) -> NDArray[np.float64]: ...
     @property
