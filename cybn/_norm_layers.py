@@ -156,7 +156,7 @@ class GroupNorm(Layer):
     num_channels : int
         At least 1.
     axis : int
-        The channel axis of the input, not the first one.
+        **The channels' axis of the input, which is kept**; not the first one.
     eps : float
         Finite and > 0, added to the variance.
     affine : bool
@@ -232,7 +232,7 @@ class InstanceNorm(TrackingLayer):
     num_features : int
         Channels, at least 1.
     axis : int
-        The channel axis of the input, not the first one.
+        **The channels' axis of the input, which is kept**; not the first one.
     eps : float
         Finite and > 0, added to the variance.
     momentum : float
