@@ -25,9 +25,9 @@ COUNTS = "num_batches_tracked", "num_values_tracked"
 class Layer:
     """What all layers of cybn are: to annotate with, and for ``isinstance``.
 
-    A layer has parameters, remembers its last call for `backward`, and is in training or inference.
-    In inference it keeps nothing alive: `cache` is None after a call, and `backward` has to be
-    asked of a call in training.
+    A layer has parameters, and is in training or in inference. In training it remembers its last
+    call for `backward`. In inference it keeps nothing alive: `cache` is then None, and `backward`
+    raises an error.
 
     Attributes
     ----------
