@@ -205,8 +205,9 @@ class BatchNorm(TrackingLayer):
 
     def _seen(self):
         """Return batches and Moments of all that went into the running statistics."""
-        name, (mean, var) = "num_values_tracked", self._running()
+        name = "num_values_tracked"
         seen = checked_counts(self.num_values_tracked, name, self._shapes_of(name))
+        mean, var = (np.where(np.equal(seen, 0), 0.0, array) for array in self._running())
         with np.errstate(all="ignore"):
             m2 = var.astype(np.float64) * np.maximum(seen - 1, 0)
         return self.num_batches_tracked, Moments(seen, mean, m2)

@@ -200,6 +200,17 @@ class TestLayer:
         assert_array_equal(layer.num_values_tracked[:3], (~np.isnan(seen)).sum(axis=(0, 2)))
         assert layer.num_values_tracked[3] == 3
 
+    def test_statistics_that_were_loaded_without_a_count_are_replaced(self, rng):
+        """Those of a channel, by the first values of it; others stay, whatever they are."""
+        layer, x = cybn.BatchNorm(4, momentum=None), rng.normal(size=(8, 4))
+        state = layer.state_dict() | {"running_mean": np.array([np.inf, 1e9, np.nan, 7.0])}
+        layer.load_state_dict(state)
+        where = np.ones((8, 4), bool)
+        where[:, 3] = False
+        layer(x, where=where)
+        assert_allclose(layer.running_mean, [*x[:, :3].mean(axis=0), 7.0], rtol=1e-14)
+        assert_allclose(layer.running_var, [*x[:, :3].var(axis=0, ddof=1), 1.0], rtol=1e-14)
+
     def test_nothing_selected_changes_nothing(self):
         layer = cybn.BatchNorm(4, momentum=None)
         before = copy.deepcopy(layer.state_dict())
