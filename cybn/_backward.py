@@ -63,7 +63,7 @@ def backward(dy, cache, *, out=None):
         raise TypeError(f"cache: expected a Cache from forward, got {type(cache).__name__}")
     x, geometry = cache.x, cache._geometry
     if x is None:
-        raise ValueError("cache: expected one that holds x, got that of a call with out=x; drop out")
+        raise ValueError("cache: expected one that holds x, got that of a call with out=x: omit it")
     dx = empty_like(x) if out is None else out
     shape = geometry.parameters
     flat = shape if len(shape) == 1 else math.prod(shape)

@@ -51,7 +51,14 @@ def for_mask(where, shape, axis):
 
 
 def for_value(value, name):
-    """Of something that NumPy makes no numbers of."""
+    """Of something that NumPy makes no numbers of, and that may be anything."""
+    try:
+        return _for_value(value, name)
+    except Exception:  # the error itself matters more
+        return ""
+
+
+def _for_value(value, name):
     if hasattr(value, "columns") and hasattr(value, "dtypes"):  # a DataFrame
         others = [str(c) for c in value.columns if np.asarray(value[c]).dtype.kind not in "fiub"]
         if others:

@@ -243,6 +243,12 @@ class TestWhatIsNoArray:
         self.assert_refused(None, "got NoneType")
         self.assert_refused({"a": 1}, "got dict")
 
+    def test_object_that_answers_with_errors(self):
+        class Hostile:
+            columns = dtypes = 1
+
+        self.assert_refused(Hostile(), "got Hostile")
+
     def test_masked_array(self):
         x = np.ma.masked_array(np.arange(12.0).reshape(4, 3), mask=np.eye(4, 3))
         self.assert_refused(x, "got MaskedArray", "where=~np.ma.getmaskarray(x)")
