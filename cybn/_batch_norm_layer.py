@@ -207,6 +207,8 @@ class BatchNorm(TrackingLayer):
         """Return batches and Moments of all that went into the running statistics."""
         name = "num_values_tracked"
         seen = checked_counts(self.num_values_tracked, name, self._shapes_of(name))
+        if not np.any(seen):
+            return _empty_pool(self)
         mean, var = (np.where(np.equal(seen, 0), 0.0, array) for array in self._running())
         with np.errstate(all="ignore"):
             m2 = var.astype(np.float64) * np.maximum(seen - 1, 0)
