@@ -1,9 +1,12 @@
 """Exact, reproducible, fast batch normalization for NumPy arrays."""
 
+from importlib import import_module as _import_module
+
 from . import _level as _level  # first, before NumPy
 from ._backward import backward
 from ._batch_norm_layer import BatchNorm, calibrate
 from ._cache import Cache, Gradients
+from ._fold import fold
 from ._functional import forward
 from ._memory import set_kept_memory
 from ._moments import Moments, moments
@@ -24,7 +27,12 @@ __all__ = [
     "__version__",
     "backward",
     "calibrate",
+    "fold",
     "forward",
+    "from_flax",
+    "from_keras",
+    "from_onnx",
+    "from_torch",
     "get_num_threads",
     "group_norm",
     "instance_norm",
@@ -37,3 +45,23 @@ __all__ = [
     "show_config",
     "weight_standardize",
 ]
+
+TYPE_CHECKING = False  # what takes over other libraries' layers is imported when it is asked for
+if TYPE_CHECKING:
+    from ._interop_flax import from_flax
+    from ._interop_keras import from_keras
+    from ._interop_onnx import from_onnx
+    from ._interop_torch import from_torch
+else:
+
+    def __getattr__(name):
+        """Import the function of this name and keep it."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = _import_module(f"._interop_{name.removeprefix('from_')}", __name__)
+        globals()[name] = getattr(module, name)
+        return globals()[name]
+
+    def __dir__():
+        """Return all names, also those that are not imported yet."""
+        return sorted({*globals(), *__all__})

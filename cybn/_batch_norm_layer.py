@@ -183,9 +183,10 @@ class BatchNorm(TrackingLayer):
 
     def _seen(self):
         """Return batches, values and Moments of all that went into the running statistics."""
-        seen = self.num_values_tracked
+        if not (seen := self.num_values_tracked):
+            return _empty_pool(self)
         with np.errstate(all="ignore"):
-            m2 = np.asarray(self.running_var, np.float64) * max(seen - 1, 0)
+            m2 = np.asarray(self.running_var, np.float64) * (seen - 1)
         return self.num_batches_tracked, seen, Moments(seen, self.running_mean, m2)
 
     def __getstate__(self):
