@@ -4,7 +4,7 @@ import numpy as np
 
 from ._batch_norm_layer import BatchNorm
 from ._checks import checked_eps, checked_int
-from ._geometry import as_input, as_parameter, batch_geometry, check_running
+from ._geometry import as_input, batch_geometry
 
 
 def fold(weight, bias, bn, *, axis=0):
@@ -62,20 +62,21 @@ def fold(weight, bias, bn, *, axis=0):
             f"weight: expected {bn.num_features} output channels on axis {axis}, "
             f"got shape {weight.shape}{_usual_axis(weight.shape, bn.num_features)}"
         )
-    check_running(bn.running_mean, bn.running_var, channels)
-    bias, mean = _float64(bias, "bias", channels), np.asarray(bn.running_mean, np.float64)
-    gamma, beta = _float64(bn.gamma, "gamma", channels, 1), _float64(bn.beta, "beta", channels)
+    ones, zeros = np.ones(channels), np.zeros(channels)
+    mean = as_input(bn.running_mean, "running_mean", like=zeros)
+    var = as_input(bn.running_var, "running_var", like=ones)
+    gamma, beta = _or_default(bn.gamma, "gamma", ones), _or_default(bn.beta, "beta", zeros)
+    bias = _or_default(bias, "bias", zeros)
     with np.errstate(all="ignore"):  # NaN and infinity go their way, as in the kernels
-        scale = gamma / np.sqrt(np.asarray(bn.running_var, np.float64) + checked_eps(bn.eps))
+        scale = gamma / np.sqrt(var + checked_eps(bn.eps))
         new_bias = (bias - mean) * scale + beta
         new_weight = weight * scale.reshape(-1, *[1] * (weight.ndim - 1 - axis % weight.ndim))
         return new_weight.astype(weight.dtype), new_bias.astype(weight.dtype)
 
 
-def _float64(value, name, shape, default=0):
-    """Return a parameter as float64, where it is None the default."""
-    value = as_parameter(value, name, shape)
-    return np.asarray(np.full(shape, default) if value is None else value, np.float64)
+def _or_default(value, name, default):
+    """Return a parameter as float64, or where it is None the default, of the same shape."""
+    return default if value is None else as_input(value, name, like=default)
 
 
 def _usual_axis(shape, channels):

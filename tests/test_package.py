@@ -20,7 +20,12 @@ PUBLIC_NAMES = {
     "RMSNorm",
     "backward",
     "calibrate",
+    "fold",
     "forward",
+    "from_flax",
+    "from_keras",
+    "from_onnx",
+    "from_torch",
     "get_num_threads",
     "group_norm",
     "instance_norm",
@@ -63,6 +68,24 @@ print(json.dumps(sorted(set(sys.modules) - before)))
     assert "cybn" in packages
     cython_bookkeeping = {name for name in packages if name.startswith(("cython_", "_cython_"))}
     assert packages - cython_bookkeeping <= {"cybn", "numpy"}
+
+
+def test_what_takes_over_other_libraries_layers_is_imported_when_it_is_asked_for():
+    code = """
+import sys, cybn
+assert not any(name.startswith("cybn._interop") for name in sys.modules)
+assert {"from_flax", "from_keras", "from_onnx", "from_torch"} < set(dir(cybn))
+for function in (cybn.from_flax, cybn.from_keras, cybn.from_onnx, cybn.from_torch):
+    assert function is getattr(cybn, function.__name__)
+assert not {"flax", "jax", "keras", "onnx", "torch"} & set(sys.modules)
+try:
+    cybn.from_nowhere
+except AttributeError as error:
+    assert str(error) == "module 'cybn' has no attribute 'from_nowhere'"
+else:
+    raise AssertionError
+"""
+    run_python("-c", code)
 
 
 def test_a_build_on_windows_is_refused_in_one_sentence():
