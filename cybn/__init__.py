@@ -6,7 +6,6 @@ from . import _level as _level  # first, before NumPy
 from ._backward import backward
 from ._batch_norm_layer import BatchNorm, calibrate
 from ._cache import Cache, Gradients
-from ._fold import fold
 from ._functional import forward
 from ._memory import set_kept_memory
 from ._moments import Moments, moments
@@ -46,22 +45,30 @@ __all__ = [
     "weight_standardize",
 ]
 
-TYPE_CHECKING = False  # what takes over other libraries' layers is imported when it is asked for
+TYPE_CHECKING = False  # as in typing: what a program needs once is imported when it is asked for
 if TYPE_CHECKING:
+    from ._fold import fold
     from ._interop_flax import from_flax
     from ._interop_keras import from_keras
     from ._interop_onnx import from_onnx
     from ._interop_torch import from_torch
 else:
+    _LATER = {
+        "fold": "._fold",
+        "from_flax": "._interop_flax",
+        "from_keras": "._interop_keras",
+        "from_onnx": "._interop_onnx",
+        "from_torch": "._interop_torch",
+    }
 
     def __getattr__(name):
         """Import the function of this name and keep it."""
-        if name not in __all__:
+        if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        module = _import_module(f"._interop_{name.removeprefix('from_')}", __name__)
-        globals()[name] = getattr(module, name)
-        return globals()[name]
+        function = getattr(_import_module(_LATER[name], __name__), name)
+        globals()[name] = function
+        return function
 
     def __dir__():
         """Return all names, also those that are not imported yet."""
-        return sorted({*globals(), *__all__})
+        return sorted({*globals(), *_LATER})

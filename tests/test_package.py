@@ -70,13 +70,16 @@ print(json.dumps(sorted(set(sys.modules) - before)))
     assert packages - cython_bookkeeping <= {"cybn", "numpy"}
 
 
-def test_what_takes_over_other_libraries_layers_is_imported_when_it_is_asked_for():
+def test_what_is_imported_when_it_is_asked_for():
+    """Functions that a program needs once; they import no package that they serve."""
     code = """
 import sys, cybn
-assert not any(name.startswith("cybn._interop") for name in sys.modules)
-assert {"from_flax", "from_keras", "from_onnx", "from_torch"} < set(dir(cybn))
-for function in (cybn.from_flax, cybn.from_keras, cybn.from_onnx, cybn.from_torch):
-    assert function is getattr(cybn, function.__name__)
+names = {"fold", "from_flax", "from_keras", "from_onnx", "from_torch"}
+assert not any(name.startswith(("cybn._interop", "cybn._fold")) for name in sys.modules)
+assert names < set(dir(cybn))
+for name in names:
+    assert getattr(cybn, name) is getattr(cybn, name)
+    assert getattr(cybn, name).__name__ == name
 assert not {"flax", "jax", "keras", "onnx", "torch"} & set(sys.modules)
 try:
     cybn.from_nowhere
