@@ -42,13 +42,14 @@ def from_flax(module, variables=None, *, path=""):
 
     Examples
     --------
-    >>> import cybn, jax  # doctest: +SKIP
-    >>> from flax import linen as nn  # doctest: +SKIP
-    >>> module = nn.BatchNorm(use_running_average=True, momentum=0.75)  # doctest: +SKIP
-    >>> variables = module.init(jax.random.key(0), jax.numpy.ones((4, 3)))  # doctest: +SKIP
-    >>> cybn.from_flax(module, variables)  # doctest: +SKIP
-    BatchNorm(3, axis=-1, eps=1e-05, momentum=0.25, affine=True, track_running_stats=True, dtype=float32)
-    """  # noqa: E501
+    >>> import cybn, jax
+    >>> from flax import linen as nn
+    >>> module = nn.BatchNorm(use_running_average=True, momentum=0.75)
+    >>> variables = module.init(jax.random.key(0), jax.numpy.ones((4, 3)))
+    >>> bn = cybn.from_flax(module, variables)
+    >>> bn.num_features, bn.axis, bn.momentum, bn.training
+    (3, -1, 0.25, False)
+    """
     kind = kind_of(module, ("flax.linen.", "flax.nnx."), _KINDS, "__call__")
     if kind is None:
         raise refusal("module", "Flax", _KINDS, module)

@@ -36,12 +36,13 @@ def from_keras(layer):
 
     Examples
     --------
-    >>> import cybn, keras  # doctest: +SKIP
-    >>> layer = keras.layers.BatchNormalization(momentum=0.75)  # doctest: +SKIP
-    >>> layer.build((None, 8, 8, 3))  # doctest: +SKIP
-    >>> cybn.from_keras(layer)  # doctest: +SKIP
-    BatchNorm(3, axis=-1, eps=0.001, momentum=0.25, affine=True, track_running_stats=True, dtype=float32)
-    """  # noqa: E501
+    >>> import cybn, keras
+    >>> layer = keras.layers.BatchNormalization(momentum=0.75)
+    >>> layer.build((None, 8, 8, 3))
+    >>> bn = cybn.from_keras(layer)
+    >>> bn.num_features, bn.axis, bn.eps, bn.momentum
+    (3, -1, 0.001, 0.25)
+    """
     kind = kind_of(layer, ("keras.", "tf_keras."), _KINDS, "call")
     if kind is None:
         raise refusal("layer", "Keras", _KINDS, layer)

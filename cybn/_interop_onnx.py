@@ -47,15 +47,12 @@ def from_onnx(node, initializers):
 
     Examples
     --------
-    >>> import cybn, onnx  # doctest: +SKIP
-    >>> import numpy as np  # doctest: +SKIP
-    >>> arrays = {name: np.ones(3, np.float32) for name in ("scale", "bias")}  # doctest: +SKIP
-    >>> inputs = ["x", "scale", "bias"]  # doctest: +SKIP
-    >>> node = onnx.helper.make_node(
-    ...     "GroupNormalization", inputs, ["y"], num_groups=3
-    ... )  # doctest: +SKIP
-    >>> cybn.from_onnx(node, arrays)  # doctest: +SKIP
-    GroupNorm(3, 3, axis=1, eps=1e-05, affine=True, dtype=float32)
+    >>> import cybn, numpy as np, onnx
+    >>> names = ["scale", "bias", "mean", "var"]
+    >>> node = onnx.helper.make_node("BatchNormalization", ["x", *names], ["y"], momentum=0.75)
+    >>> bn = cybn.from_onnx(node, {name: np.ones(3, np.float32) for name in names})
+    >>> bn.num_features, bn.eps, bn.momentum, bn.training
+    (3, 1e-05, 0.25, False)
     """
     kind = getattr(node, "op_type", type(node).__name__)
     if kind not in _KINDS or node.domain not in ("", "ai.onnx"):

@@ -42,11 +42,12 @@ def from_torch(module):
 
     Examples
     --------
-    >>> import cybn, torch  # doctest: +SKIP
-    >>> module = torch.nn.BatchNorm2d(3, eps=1e-3)  # doctest: +SKIP
-    >>> cybn.from_torch(module.eval())  # doctest: +SKIP
-    BatchNorm(3, axis=1, eps=0.001, momentum=0.1, affine=True, track_running_stats=True, dtype=float32)
-    """  # noqa: E501
+    >>> import cybn, torch
+    >>> module = torch.nn.BatchNorm2d(3, eps=1e-3)
+    >>> bn = cybn.from_torch(module.eval())
+    >>> bn.num_features, bn.eps, bn.training
+    (3, 0.001, False)
+    """
     kind = kind_of(module, "torch.nn.modules.", _KINDS, "forward")
     if kind is None:
         remedy = ": pass a batch through it first" if hasattr(module, "cls_to_become") else ""

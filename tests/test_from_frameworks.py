@@ -3,16 +3,17 @@
 Flax computes in float64 here, and ONNX' reference, in NumPy. Keras knows no more than float32.
 """
 
+import doctest
 import os
 import warnings
 
 import numpy as np
 import pytest
 from checks import assert_close
-from docstrings import run_skipped_examples
 from numpy.testing import assert_allclose, assert_array_equal
 
 import cybn
+from cybn import _interop_flax, _interop_keras, _interop_onnx
 
 # Some dozens of roundings of 1.1e-16, on both sides. Flax computes variances as E[x²] - E[x]²,
 # which with means of 2 deviations costs less than another digit.
@@ -158,8 +159,8 @@ class TestKeras:
                 with pytest.raises(TypeError, match="Fused"):
                     cybn.from_keras(made)
 
-    def test_docstring(self):
-        assert run_skipped_examples(cybn.from_keras) == 4
+    def test_examples_in_docstrings(self):
+        assert doctest.testmod(_interop_keras).failed == 0
 
 
 LINEN = [
@@ -323,9 +324,9 @@ class TestFlax:
         with pytest.raises(ValueError, match=r"expected params/a/b/scale, got .* in place of 'a'"):
             cybn.from_flax(norm, variables, path="a/b")
 
-    def test_docstring(self):
+    def test_examples_in_docstrings(self):
         with self.jax.enable_x64(False):
-            assert run_skipped_examples(cybn.from_flax) == 5
+            assert doctest.testmod(_interop_flax).failed == 0
 
 
 def onnx_model(onnx, kind, arrays, outputs=("y",), opset=23, **attributes):
@@ -465,5 +466,5 @@ class TestOnnx:
             with pytest.raises(ValueError, match=match):
                 cybn.from_onnx(node, arrays)
 
-    def test_docstring(self):
-        assert run_skipped_examples(cybn.from_onnx) == 6
+    def test_examples_in_docstrings(self):
+        assert doctest.testmod(_interop_onnx).failed == 0

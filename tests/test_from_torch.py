@@ -1,13 +1,14 @@
 """from_torch and state dicts of PyTorch, against its modules in float64."""
 
 import copy
+import doctest
 
 import numpy as np
 import pytest
-from docstrings import run_skipped_examples
 from numpy.testing import assert_allclose, assert_array_equal
 
 import cybn
+from cybn import _interop_torch
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)  # its OpenMP pool and ours would fight for the cores
@@ -224,5 +225,5 @@ def test_tensor_that_numpy_cannot_read(value):
     assert_array_equal(layer.gamma, 1)
 
 
-def test_docstring():
-    assert run_skipped_examples(cybn.from_torch) == 3
+def test_examples_in_docstrings():
+    assert doctest.testmod(_interop_torch).failed == 0
