@@ -1,4 +1,4 @@
-"""from_onnx: ONNX' nodes."""
+"""from_onnx: ONNX's nodes."""
 
 from collections.abc import Mapping
 
@@ -39,7 +39,7 @@ def from_onnx(node, initializers):
 
     Notes
     -----
-    - ONNX' momentum weighs the old value, so it becomes ``1 - momentum``.
+    - ONNX's momentum weighs the old value, so it becomes ``1 - momentum``.
     - ONNX averages the biased variance (n), cybn the unbiased one (n - 1). What was trained is
       used as it is; in further training it is the unbiased one of the new batches that is averaged.
     - ONNX stores float32 settings. They are read as the shortest decimals that mean the same

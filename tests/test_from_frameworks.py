@@ -1,6 +1,6 @@
 """from_keras, from_flax and from_onnx, against the packages themselves.
 
-Flax computes in float64 here, and ONNX' reference, in NumPy. Keras knows no more than float32.
+Flax computes in float64 here, and ONNX's reference, in NumPy. Keras knows no more than float32.
 """
 
 import doctest
@@ -416,7 +416,7 @@ class TestOnnx:
         assert_array_equal(ours.beta, arrays["b"])
 
     def test_conformance_cases(self):
-        """ONNX' own, whose parameters are inputs: taken from their data."""
+        """ONNX's own, whose parameters are inputs: taken from their data."""
         loader = pytest.importorskip("onnx.backend.test.loader")
         prefixes = "test_batchnorm_", "test_layer_norm", "test_rms_norm", "test_instancenorm_"
         taken = 0
