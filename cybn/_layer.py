@@ -146,33 +146,47 @@ class Layer:
         """
         return {key: np.array(getattr(self, name)) for key, name in self._state_names().items()}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state, prefix=""):
         """Copy a state into the layer, all of it or, if anything is wrong with it, nothing.
 
         Parameters
         ----------
         state : mapping of str to array_like
-            As `state_dict` returns it.
+            As `state_dict` returns it, or that of a whole model. Values may be anything that NumPy
+            can read, so also PyTorch's tensors on the CPU, with or without a gradient.
+        prefix : str
+            What the layer's keys begin with in the state of a model, as ``"block1.bn."``. Keys that
+            begin otherwise are ignored.
 
         Raises
         ------
         TypeError, ValueError
             Naming the missing, unknown, misshapen or mistyped key.
+
+        Notes
+        -----
+        A count that is missing becomes 0. For inference it makes no difference, and for training
+        only where ``momentum=None`` and ``num_values_tracked`` is missing, as PyTorch does not have
+        it: as nobody knows how much the loaded statistics weigh, the next batch replaces them.
         """
         if not isinstance(state, Mapping):
             raise TypeError(f"state: expected a mapping, got {type(state).__name__}")
-        names = self._state_names()
-        if missing := [key for key in names if key not in state]:
-            raise ValueError(f"state: missing key {', '.join(missing)}")
+        if not isinstance(prefix, str):
+            raise TypeError(f"prefix: expected a str, got {type(prefix).__name__}")
+        if prefix:
+            state = {key: state[key] for key in state if str(key).startswith(prefix)}
+        names = {prefix + key: name for key, name in self._state_names().items()}
+        if missing := [key for key, name in names.items() if not (key in state or name in COUNTS)]:
+            raise ValueError(f"state: missing key {', '.join(missing)}{_dot(state, prefix)}")
         if unknown := sorted(str(key) for key in state if key not in names):
             raise ValueError(f"state: unknown key {', '.join(unknown)}")
         arrays, counts = [], {}
         for key, name in names.items():
+            own, entry = getattr(self, name), f"state[{key!r}]"
             if name in COUNTS:
-                counts[name] = checked_counts(state[key], f"state[{key!r}]", self._shapes_of(name))
+                counts[name] = checked_counts(state.get(key, 0), entry, self._shapes_of(name))
             else:
-                value = _checked_entry(state[key], own := getattr(self, name), key)
-                arrays.append((own, value))
+                arrays.append((own, _checked_entry(state[key], own, entry)))
         commit(arrays, (self, counts))
 
     def _shapes_of(self, count):
@@ -273,9 +287,17 @@ def as_count(counts):
     return first if np.all(counts == first) else counts.astype(np.int64)
 
 
-def _checked_entry(value, own, key):
+def _dot(state, prefix):
+    """Return the usual remedy, if the prefix lacks its dot."""
+    dotted = f"{prefix}."
+    lacks = prefix and any(str(key).startswith(dotted) for key in state)
+    return f"; pass prefix={dotted!r}?" if lacks else ""
+
+
+def _checked_entry(value, own, name):
     """Return an entry of a state as an array, if it fits the layer's `own`."""
-    name = f"state[{key!r}]"
+    if hasattr(value, "requires_grad"):  # a tensor of PyTorch
+        value = value.detach()
     array = as_array(value, name)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name}: expected real numbers, got {array.dtype}")

@@ -62,7 +62,11 @@ def train_a_layer(x: Float32Array) -> FloatArray:
     assert layer.running_mean.shape == layer.gamma.shape == (3,)
 
     copy = cybn.BatchNorm(3, axis=-1, momentum=None)
-    copy.load_state_dict(layer.state_dict())
+    state = {f"bn.{key}": value for key, value in layer.state_dict().items()}
+    copy.load_state_dict(state, prefix="bn.")
+    weight, bias = cybn.fold(np.ones((3, 2), np.float32), None, copy.eval())
+    assert_type(weight, NDArray[np.float32])
+    assert_type(bias, NDArray[np.float32])
     assert_type(copy.freeze().train().eval(), cybn.BatchNorm)
     assert_type(copy.training, bool)
     return dx
