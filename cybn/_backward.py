@@ -63,7 +63,7 @@ def backward(dy, cache, *, out=None, residual_out=None):
         raise TypeError(f"cache: expected a Cache from forward, got {type(cache).__name__}")
     x, geometry = cache.x, cache._geometry
     if x is None:
-        raise ValueError("cache: expected one that holds x, got that of a call with out=x")
+        raise ValueError("cache: expected one that holds x, got that of a call with out=x: omit it")
     dx = empty_like(x) if out is None else out
     shape = geometry.parameters
     flat = shape if len(shape) == 1 else math.prod(shape)
@@ -84,8 +84,9 @@ def backward(dy, cache, *, out=None, residual_out=None):
             for gradient in (dgamma, dbeta):
                 if gradient is not None:
                     gradient.fill(0)
-    if len(shape) != 1:
-        dgamma, dbeta = (None if each is None else each.reshape(shape) for each in (dgamma, dbeta))
+    if len(shape) != 1:  # each has that of its own parameter
+        pairs = (dgamma, cache._gamma), (dbeta, cache._beta)
+        dgamma, dbeta = (None if each is None else each.reshape(own.shape) for each, own in pairs)
     gradients = Gradients(dx, dgamma, dbeta)
     if arrays.dresidual is not None:
         gradients.dresidual = arrays.dresidual if residual_out is None else residual_out
@@ -95,7 +96,10 @@ def backward(dy, cache, *, out=None, residual_out=None):
 def _residual_out(cache, residual_out):
     """Return what receives the residual's gradient."""
     if cache._third is None:
-        raise ValueError("residual_out: expected None of a call without a residual, got an array")
+        raise ValueError(
+            "residual_out: expected None, as there was no residual, "
+            f"got {type(residual_out).__name__}"
+        )
     return empty_like(cache._third) if residual_out is None else residual_out
 
 

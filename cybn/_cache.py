@@ -1,6 +1,7 @@
 """What a norm keeps for backward, and what backward returns."""
 
 import math
+from types import GenericAlias
 from typing import NamedTuple
 
 import numpy as np
@@ -72,6 +73,8 @@ class Cache:
         self._third = arrays.third  # the residual, or with one the result, if that decides
         self._where = arrays.where
         self._counts = arrays.counts
+
+    __class_getitem__ = classmethod(GenericAlias)  # Cache[np.float32], in annotations
 
     training = property(lambda self: self._settings.training)
     mean = property(lambda self: self._statistic(kernels.MEAN))

@@ -161,7 +161,7 @@ def moments(x, axis=1, where=None):
     axis : int or tuple of int
         The channel axis, or several adjacent ones.
     where : array_like of bool, optional
-        The values that count: it broadcasts against `x`, with length 1 on the channel axis. The
+        The values that count, as in `forward`; ``~np.isnan(x)`` leaves out what is missing. The
         others are never read.
 
     Returns

@@ -8,14 +8,13 @@ from ._geometry import (
     as_flat,
     as_input,
     as_mask,
-    as_parameter,
+    as_parameters,
     as_residual,
     batch_geometry,
     check_out,
     check_running,
     check_written,
     commit,
-    has_rows,
 )
 from ._memory import empty_like
 from ._runtime import kernels, schedule
@@ -51,9 +50,8 @@ def normalize(given, arrays, geometry, settings, mask=None, counters=None):
         and kernels.forward(geometry.layout, settings, way, arrays, counters)
     )
     if not taken:
-        if geometry.per_sample and has_rows(arrays.gamma, arrays.beta, geometry):
-            geometry = geometry.per_sample
-            allocate(arrays, geometry)
+        geometry, arrays.gamma, arrays.beta = as_parameters(arrays.gamma, arrays.beta, geometry)
+        allocate(arrays, geometry)
         _check(given, arrays, mask, geometry, settings.training)
         if x.size:
             taken = _normalize_checked(arrays, geometry, settings, way, counters)
@@ -64,10 +62,8 @@ def normalize(given, arrays, geometry, settings, mask=None, counters=None):
 
 
 def _check(given, arrays, mask, geometry, training):
-    """Convert gamma and beta, and raise if anything is wrong with the arrays of a call."""
+    """Raise if anything is wrong with the arrays of a call, but for its parameters."""
     x = arrays.x
-    arrays.gamma = as_parameter(arrays.gamma, "gamma", geometry.parameters)
-    arrays.beta = as_parameter(arrays.beta, "beta", geometry.parameters)
     residual = arrays.third
     if residual is not None:
         arrays.third = as_residual(residual, "residual", x)
@@ -79,13 +75,15 @@ def _check(given, arrays, mask, geometry, training):
         "residual": residual,
     }
     running = {"running_mean": arrays.running_mean, "running_var": arrays.running_var}
-    check_running(*running.values(), geometry.statistics, read if training else None)
+    check_running(*running.values(), geometry, read if training else None)
     check_out(arrays.out, x)
     check_written({"out": arrays.out}, read | running, may_be=None if training else given)
 
 
 def _normalize_checked(arrays, geometry, settings, way, counters):
     """Run the kernel on plain arrays of one dimension, and store what it makes of copies."""
+    parameters = arrays.gamma, arrays.beta
+    arrays.gamma, arrays.beta = (as_flat(array, copy=False) for array in parameters)
     running = arrays.running_mean, arrays.running_var
     flat = [as_flat(array, copy=settings.training) for array in running]
     arrays.running_mean, arrays.running_var = flat
@@ -93,6 +91,7 @@ def _normalize_checked(arrays, geometry, settings, way, counters):
     taken = insist(kernels.forward(geometry.layout, settings, way, arrays))
     if settings.training and running[0] is not None:
         commit(zip(running, flat, strict=True), *([counters] if counters else []))
+    arrays.gamma, arrays.beta = parameters  # for the Cache, of their own shapes
     return taken
 
 

@@ -22,9 +22,11 @@ def layer_norm(x, gamma=None, beta=None, *, axis=-1, eps=1e-5, out=None):
     x : array_like
         As in `cybn.forward`, and so converted.
     gamma, beta : array_like, optional
-        float32 or float64, of the shape of the normalized axes. None means 1 and 0.
+        Of the shape of the normalized axes, or as ``keepdims=True`` leaves it; float32 or float64,
+        and integers are converted as `x` is. None means 1 and 0.
     axis : int or tuple of int
-        The last axis, or several trailing ones in order.
+        **What is reduced: the axes over which mean and variance are taken** (in `batch_norm` it is
+        what is kept). The last axis, or several trailing ones in order.
     eps : float
         Finite and > 0, added to the variance.
     out : numpy.ndarray, optional
@@ -71,9 +73,11 @@ def rms_norm(x, gamma=None, *, axis=-1, eps=1e-5, out=None):
     x : array_like
         As in `cybn.forward`, and so converted.
     gamma : array_like, optional
-        float32 or float64, of the shape of the normalized axes. None means 1.
+        Of the shape of the normalized axes, or as ``keepdims=True`` leaves it; float32 or float64,
+        and integers are converted as `x` is. None means 1.
     axis : int or tuple of int
-        The last axis, or several trailing ones in order.
+        **What is reduced: the axes over which the mean square is taken** (in `batch_norm` it is
+        what is kept). The last axis, or several trailing ones in order.
     eps : float
         Finite and > 0, added to the mean square.
     out : numpy.ndarray, optional
@@ -120,10 +124,11 @@ def instance_norm(x, gamma=None, beta=None, *, axis=1, eps=1e-5, out=None):
     x : array_like
         At least 2 dimensions, samples on axis 0; otherwise as in `cybn.forward`.
     gamma, beta : array_like, optional
-        float32 or float64, shape (C,), or (N, C) with a row for each sample, as in adaptive
-        instance normalization [2]_. None means 1 and 0.
+        Shape (C,), or (N, C) with a row for each sample, as in adaptive instance normalization
+        [2]_, or as ``keepdims=True`` leaves these; float32 or float64, and integers are converted
+        as `x` is. None means 1 and 0.
     axis : int
-        The channel axis, not 0.
+        The channels' axis, which is kept; not 0.
     eps : float
         Finite and > 0, added to the variance.
     out : numpy.ndarray, optional
@@ -176,9 +181,10 @@ def group_norm(x, num_groups, gamma=None, beta=None, *, axis=1, eps=1e-5, out=No
     num_groups : int
         At least 1; it divides C.
     gamma, beta : array_like, optional
-        float32 or float64, shape (C,). None means 1 and 0.
+        Shape (C,), (N, C) with a row for each sample, or as ``keepdims=True`` leaves these; float32
+        or float64, and integers are converted as `x` is. None means 1 and 0.
     axis : int
-        The channel axis, not 0.
+        The channels' axis, which is kept; not 0.
     eps : float
         Finite and > 0, added to the variance.
     out : numpy.ndarray, optional

@@ -189,7 +189,7 @@ def draw_epochs(axes, results):
 
 def save_picture(results, path):
     figure = Figure(figsize=(13, 8), layout="constrained", dpi=120)
-    top, bottom = figure.subfigures(2, 1)
+    top, bottom = figure.subfigures(2, 1, squeeze=False).flat
     panels = top.subplots(1, len(results), sharey=True)
     colors = ScalarMappable(LogNorm(LEARNING_RATES[0], LEARNING_RATES[-1]), "turbo")
     top.colorbar(colors, ax=panels, label="learning rate")

@@ -111,14 +111,14 @@ def draw_digits(panels, x_test):
     for axes, shift in zip(panels, SHIFTS, strict=True):
         digits = shifted(x_test[:3], shift, rng).reshape(-1, 8, 8)
         apart = np.pad(digits, ((0, 0), (0, 1), (0, 0)), constant_values=np.nan)
-        axes.imshow(np.vstack(apart), cmap="gray", vmin=0, vmax=1)
+        axes.imshow(np.vstack(list(apart)), cmap="gray", vmin=0, vmax=1)
         axes.set_title(f"{shift:.0%}", fontsize="medium")
         axes.set_axis_off()
 
 
 def save_picture(results, x_test, path):
     figure = Figure(figsize=(8, 7), layout="constrained", dpi=120)
-    top, bottom = figure.subfigures(2, 1, height_ratios=[2, 5])
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[2, 5]).flat
     draw_digits(top.subplots(1, len(SHIFTS)), x_test)
     axes = bottom.subplots()
     for name, accuracies in results.items():

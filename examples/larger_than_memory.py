@@ -131,7 +131,7 @@ def draw_errors(axes, results, megabytes):
 
 def save_picture(results, counts, megabytes, path):
     figure = Figure(figsize=(10, 4.5), layout="constrained", dpi=120)
-    left, right = figure.subfigures(1, 2)
+    left, right = figure.subfigures(1, 2, squeeze=False).flat
     histograms, statistics = left.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     draw_histograms(histograms, counts)
     draw_statistics(statistics, *results["cybn.moments"][-1])

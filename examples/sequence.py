@@ -208,9 +208,10 @@ def draw_panels(left, right, results):
 
 def save_picture(results, digits, path):
     figure = Figure(figsize=(9, 5.5), layout="constrained", dpi=120)
-    top, bottom = figure.subfigures(2, 1, height_ratios=[1, 4])
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[1, 4]).flat
     draw_examples(top.subplots(1, 4), digits)
-    draw_panels(*bottom.subplots(1, 2, sharey=True), results)
+    left, right = bottom.subplots(1, 2, sharey=True)
+    draw_panels(left, right, results)
     figure.savefig(path)
 
 

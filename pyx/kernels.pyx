@@ -34,8 +34,8 @@ from arrays cimport (
 )
 from call cimport (
     Call, beta_row, center_row, dx_slope_row, invstd_row, mean_row, part_by_part, row,
-    running_mean_row, running_var_row, saved, saved_rows, saved_values, scratch_values, shift_row, slope_row,
-    take_parameters, var_row,
+    running_mean_row, running_var_row, saved, saved_rows, saved_values, scratch_values,
+    shift_row, slope_row, take_parameters, var_row,
 )
 from cells cimport fill, give, give_gradients, load_shift, set_counts, set_parameters
 from maps cimport map_pass

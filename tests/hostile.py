@@ -21,8 +21,8 @@ dates                     T T    T T          T T                        T T
 records                   T T    T T          T T                        T T
 float16                   T T    T T          T T                        T T
 longdouble                T T    T T          T T                        T T
-integers                  R R    T T          T T                        T T
-bool                      R R    T T          T T                        T T
+integers                  R R    R R          T T                        T T
+bool                      R R    R R          T T                        T T
 the other float           R R    R R          R R                        T T
 a list                    R R    R R          T T                        T T
 a memoryview              R R    R R          T T                        T T
