@@ -94,8 +94,8 @@ class Moments:
     def merge(cls, parts):
         """Return the moments of all the values of `parts`.
 
-        Neighbours are merged first, then neighbouring pairs, and so on: of k parts each value is
-        rounded log2(k) times, and k times by ``sum(parts)``.
+        It merges neighbours, then neighbouring pairs, and so on. So errors grow with the logarithm
+        of the number of parts, where those of ``sum(parts)`` grow with the number itself.
 
         Parameters
         ----------
@@ -163,8 +163,8 @@ class Moments:
     def scale(self, ddof=0, eps=0.0):
         """Return what `standardize` divides by: ``sqrt(var(ddof) + eps)``, or 1.
 
-        It is 1 for a constant channel: that is one whose deviation is not above the rounding of its
-        mean, ``2.2e-16 * abs(mean)``, so that no digit of a quotient would be right.
+        It is 1 for a constant channel. A channel also counts as constant when the result is at most
+        ``2.2e-16 * abs(mean)``: the mean itself is rounded by that much.
 
         Parameters
         ----------
@@ -186,8 +186,8 @@ class Moments:
     def standardize(self, x, *, axis=1, ddof=0, eps=0.0, out=None):
         """Return ``(x - mean) / scale(ddof, eps)``: mean 0 and deviation 1 for each channel.
 
-        The moments are those of `x`, or of other values: those of the training set standardize the
-        test set. The arithmetic is that of inference in `forward`, each result rounded once.
+        The moments need not be those of `x`: with those of the training set you standardize the
+        test set. It computes in float64, and rounds each result once.
 
         Parameters
         ----------
@@ -198,8 +198,8 @@ class Moments:
         ddof : int
             0 divides by the deviation of the values, 1 by an estimate from a sample.
         eps : float
-            Finite and >= 0, added to the variance. None is needed: a constant channel gives 0
-            wherever `x` has that constant, and ``x - mean`` elsewhere.
+            Finite and >= 0, added to the variance. Constant channels do not need it: they give
+            ``x - mean``, which is exactly 0 where `x` has the constant.
         out : numpy.ndarray, optional
             Receives the result: x's shape and dtype, C-contiguous, writable. It may be `x` itself.
 
@@ -220,8 +220,8 @@ class Moments:
 
         Notes
         -----
-        A NaN in `x` stays where it is, and changes nothing else. But a NaN among the values of the
-        moments makes its whole channel NaN. To leave out missing values, do not count them:
+        A NaN in `x` stays where it is, and changes nothing else. A NaN among the values that the
+        moments were made of makes its whole channel NaN. Leave missing values out of them with
         ``cybn.moments(x, (1,), where=~np.isnan(x))``.
 
         Examples
@@ -243,7 +243,7 @@ class Moments:
         Parameters
         ----------
         y : array_like
-            What `standardize` returned, or for example a prediction in its units.
+            What `standardize` returned, or other values on that scale, such as predictions.
         axis, ddof, eps, out
             As in `standardize`.
 
@@ -312,7 +312,9 @@ def moments_of(cache):
     """Return the Moments of the values that a call normalized by their own statistics."""
     some = cache.count != 0
     mean = np.where(some, cache.mean, 0.0)
-    return Moments(cache.count, mean, np.where(some, cache.var, 0.0) * cache.count)
+    with np.errstate(all="ignore"):  # an overflow is infinite, as in the kernels
+        m2 = np.where(some, cache.var, 0.0) * cache.count
+    return Moments(cache.count, mean, m2)
 
 
 def moments(x, axis=1, where=None):

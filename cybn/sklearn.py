@@ -14,7 +14,7 @@ try:
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ImportError as error:
     raise ImportError(
-        'cybn.sklearn: expected scikit-learn 1.6 or later: pip install "cybn[sklearn]"'
+        'cybn.sklearn: expected scikit-learn 1.7 or later: pip install "cybn[sklearn]"'
     ) from error
 
 __all__ = ["StandardScaler"]
@@ -65,13 +65,17 @@ class StandardScaler(preprocessing.StandardScaler):
     NaN is a missing value, as in scikit-learn: `fit` leaves it out, `transform` leaves it in place.
     Infinity is an error.
 
-    What differs from scikit-learn, on purpose: the mean is subtracted in float64 when X is float32,
-    too, and rounded once. A feature is constant, and then not scaled, if its deviation is not above
-    the rounding of its mean, 2.2e-16 of it; scikit-learn has a bound that grows with the number of
-    samples. Without NaN ``n_samples_seen_`` is an int.
+    Three things differ from scikit-learn on purpose:
 
-    With `sample_weight`, and for sparse matrices, statistics are computed by scikit-learn, with its
-    speed and digits; also when data without weights follow in `partial_fit`.
+    - The mean and the scale stay float64 when X is float32, and each result is rounded once. So the
+      digits are right for features far from 0.
+    - A feature counts as constant, and is not scaled, when its deviation is at most 2.2e-16 of its
+      mean. scikit-learn's bound grows with the number of samples.
+    - ``n_samples_seen_`` is an int unless features differ in it.
+
+    With `sample_weight`, and for sparse matrices, scikit-learn computes the statistics, as fast and
+    as exactly as it does. It also does so for all data that follow in `partial_fit`. Callbacks
+    (``set_callbacks``, scikit-learn 1.9) are called in these cases only.
 
     Examples
     --------
@@ -93,8 +97,8 @@ class StandardScaler(preprocessing.StandardScaler):
         Parameters
         ----------
         X : array_like of shape (n_samples, n_features)
-            float32 and float64 are read as they are, all else is converted to float64. Arrays in
-            Fortran order, as those of DataFrames, are as fast.
+            float32 and float64 are read as they are, other types are converted to float64. C and
+            Fortran order, which DataFrames have, are equally fast.
         y : None
             Ignored.
         sample_weight : array_like of shape (n_samples,), optional
@@ -193,7 +197,7 @@ class StandardScaler(preprocessing.StandardScaler):
         return y if axis else y.T
 
 
-# Whether there is an infinity is seen from the sums: that takes a fraction of the time.
+# cybn's sums show whether there is an infinity, in a fraction of the time of scikit-learn's check.
 _AS_FLOATS = {"dtype": (np.float64, np.float32), "ensure_all_finite": False}
 
 
@@ -205,7 +209,7 @@ def _in_c_order(X):
 def _suspects(total, X, estimator):
     """Return which features may have a NaN; raise if X has an infinity.
 
-    Each makes the mean of its feature NaN or infinite. An overflow does so, too.
+    Either makes the mean of its feature NaN or infinite. So does an overflow.
     """
     suspects = np.flatnonzero(~np.isfinite(total.mean))
     if suspects.size and np.isinf([f.reduce(X, axis=None) for f in (np.fmin, np.fmax)]).any():
