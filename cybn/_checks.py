@@ -51,12 +51,13 @@ def check_settings(training, momentum, eps):
     return momentum, checked_eps(eps)
 
 
-def checked_eps(eps):
-    """Return eps as a float; raise unless it is one, and finite and > 0."""
+def checked_eps(eps, *, zero=False):
+    """Return eps as a float; raise unless it is one, and finite and > 0, or perhaps 0."""
     if type(eps) is not float:
         eps = _as_float(eps, "eps")
-    if not 0 < eps < math.inf:
-        raise ValueError(f"eps: expected a finite value > 0, got {eps}")
+    if not (0 < eps < math.inf or (zero and eps == 0)):
+        expected = ">= 0" if zero else "> 0"
+        raise ValueError(f"eps: expected a finite value {expected}, got {eps}")
     return eps
 
 

@@ -105,6 +105,12 @@ def merge_statistics(x: Float32Array) -> None:
     assert_type(total.std(ddof=1), NDArray[np.float64])
     assert_type(total.count, int | NDArray[np.int64])
 
+    merged = cybn.Moments.merge(cybn.moments(rows) for rows in np.split(x, 2))
+    assert_type(merged, cybn.Moments)
+    assert_type(merged.standardize(x, ddof=1, out=np.empty_like(x)), NDArray[np.float32])
+    assert_type(merged.unstandardize(x.astype(np.float64), axis=-1), NDArray[np.float64])
+    assert_type(merged.standardize([[1, 2, 3]], eps=1e-5), FloatArray)
+
     layer = cybn.BatchNorm(3)
     with cybn.calibrate(layer, layer):
         layer(x, where=np.ones((16, 1), bool))
