@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._checks import FLOAT32, FLOAT64
+from ._checks import EXPECTED_FLOAT, is_bfloat16, is_float
 from ._memory import empty_like
 from ._runtime import kernels
 
@@ -207,7 +207,7 @@ def as_flat(array, copy):
 
 
 def as_input(value, name, like=None):
-    """Return `value` as a plain array of float32 or float64.
+    """Return `value` as a plain float array.
 
     With `like`, an array, it must have that shape, and gets that dtype.
     """
@@ -219,8 +219,8 @@ def as_input(value, name, like=None):
         value = as_plain(value)
     if like is not None:
         _check_shape(value, name, like.shape)
-        with np.errstate(all="ignore"):  # to infinity and 0, as the kernels round
-            value = value.astype(like.dtype, copy=False)
+        if value.dtype != like.dtype:
+            value = _rounded(value, like.dtype)
     return value
 
 
@@ -319,8 +319,8 @@ def _all_own(arrays):
 
 
 def _check_float(array, name):
-    if array.dtype.newbyteorder("=") not in (FLOAT32, FLOAT64):
-        raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}")
+    if not is_float(array.dtype):
+        raise TypeError(f"{name}: {EXPECTED_FLOAT}, got {array.dtype}")
 
 
 def _checked_ndarray(array, name):
@@ -347,14 +347,25 @@ def commit(arrays, *objects):
     *objects : (object, dict)
         Each with new values of its attributes.
     """
-    changes = [(setitem, array, ..., values) for array, values in map(_rounded, arrays)]
+    changes = [(setitem, array, ..., values) for array, values in map(_change, arrays)]
     for owner, attributes in objects:
         changes += [(setattr, owner, *each) for each in attributes.items()]
     deque(starmap(call, changes), maxlen=0)
 
 
-def _rounded(pair):
+def _change(pair):
     """Return a plain view of an array, and its new values in its shape and dtype."""
     array, values = map(np.asarray, pair)
-    with np.errstate(all="ignore"):  # to infinity and 0, as the kernels round
-        return array, values.reshape(array.shape).astype(array.dtype)
+    return array, _rounded(values.reshape(array.shape), array.dtype)
+
+
+def _rounded(values, dtype):
+    """Return a copy in a dtype, rounded once, as the kernels round: to infinity and 0, too."""
+    if is_bfloat16(dtype):  # ml_dtypes goes by way of float32
+        result = np.empty(values.shape, dtype.newbyteorder("="))
+        plain = values if is_plain(values) else np.array(values, np.float64, order="C")
+        if not kernels.round_to(result, plain):
+            raise RuntimeError("cybn: a kernel refused arrays that were checked; please report this")
+        return result
+    with np.errstate(all="ignore"):
+        return values.astype(dtype)

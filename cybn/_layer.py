@@ -16,6 +16,7 @@ from ._checks import (
     checked_bool,
     checked_dtype,
     checked_int,
+    is_float,
 )
 from ._geometry import as_array, batch_geometry, check_running, commit
 
@@ -213,14 +214,14 @@ def _checked_entry(value, own, key):
     """Return an entry of a state as an array, if it fits the layer's `own`."""
     name, is_count = f"state[{key!r}]", key in COUNTS
     array = as_array(value, name)
-    if array.dtype.kind not in ("iu" if is_count else "fiu"):
+    if array.dtype.kind not in ("iu" if is_count else "fiu") and (is_count or not is_float(array.dtype)):
         raise TypeError(f"{name}: expected real numbers, or an int for a count, got {array.dtype}")
     if array.shape != np.shape(own):
         raise ValueError(f"{name}: expected shape {np.shape(own)}, got {array.shape}")
     if is_count:
         if not 0 <= int(array) <= LARGEST:
             raise ValueError(f"{name}: expected a count from 0 to 2**60, got {array}")
-    elif not isinstance(own, np.ndarray) or own.dtype.kind != "f":
+    elif not isinstance(own, np.ndarray) or not is_float(own.dtype):
         raise TypeError(f"{name}: expected a float array in the layer, got {type(own).__name__}")
     elif not own.flags.writeable:
         raise ValueError(f"{name}: expected a writable array in the layer, got a read-only one")

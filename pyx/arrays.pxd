@@ -1,14 +1,20 @@
-# Arrays as the kernels take them: plain ones, that is, NumPy arrays of native float32 or float64
-# (masks: bool), aligned and C-contiguous. Others the caller has to convert, or say what is wrong.
+# Arrays as the kernels take them: plain ones, that is, NumPy arrays of a storage type (masks: bool)
+# in native order, aligned and C-contiguous. Others the caller has to convert, or say what is wrong.
 #
 # Read from NumPy's own structure: a typed view of an array costs about 120 ns, a buffer 50.
 
-from libc.string cimport memcmp, memset
+from libc.string cimport memcmp, memset, strcmp, strrchr
 
 cdef extern from "numpy/arrayobject.h":
+    ctypedef struct PyTypeObject:
+        const char* tp_name
+    ctypedef struct PyArray_Descr:
+        PyTypeObject* typeobj
+        char kind
     ctypedef struct PyArrayObject:
         pass
-    int NPY_FLOAT, NPY_DOUBLE, NPY_BOOL
+    int NPY_FLOAT, NPY_DOUBLE, NPY_HALF, NPY_BOOL, NPY_USERDEF
+    PyArray_Descr* PyArray_DESCR(PyArrayObject*)
     bint PyArray_ISCARRAY(PyArrayObject*)
     bint PyArray_ISCARRAY_RO(PyArrayObject*)
     int PyArray_TYPE(PyArrayObject*)
@@ -19,12 +25,20 @@ cdef extern from "numpy/arrayobject.h":
 cdef enum:
     MOST_ARRAYS = 10
 
+cdef enum:              # what an array holds: its place in STORAGE of kernels.pyx
+    FLOAT32
+    FLOAT64
+    FLOAT16
+    BFLOAT16
+    BYTES               # of a mask
+    UNKNOWN
+
 # An array of a call, or None: then all is 0. Its shape may be read while the GIL is held.
 cdef struct Array:
     PyArrayObject* object
     char* data
     Py_ssize_t size, itemsize, nbytes
-    int ndim
+    int storage, ndim
     const Py_ssize_t* shape
 
 cdef struct Arrays:
@@ -33,19 +47,36 @@ cdef struct Arrays:
     bint refused        # one of them was not plain
 
 
-cdef inline Py_ssize_t itemsize_of(int type_number, bint mask) noexcept:
-    """Of a dtype that the kernels know, or 0."""
+cdef inline bint is_bfloat16(const PyArray_Descr* dtype) noexcept:
+    """Whether it has the kind and name of that of ml_dtypes, which need not be there."""
+    cdef const char* dot = strrchr(dtype.typeobj.tp_name, c'.')
+    return dtype.kind == c'V' and strcmp(dot + 1 if dot else dtype.typeobj.tp_name, "bfloat16") == 0
+
+
+cdef inline int storage_of(PyArrayObject* array, bint mask) noexcept:
+    cdef int number = PyArray_TYPE(array)
     if mask:
-        return 1 if type_number == NPY_BOOL else 0
-    if type_number == NPY_FLOAT:
+        return BYTES if number == NPY_BOOL else UNKNOWN
+    if number == NPY_FLOAT:
+        return FLOAT32
+    if number == NPY_DOUBLE:
+        return FLOAT64
+    if number == NPY_HALF:
+        return FLOAT16
+    # A type that NumPy does not have gets its number when it is registered.
+    return BFLOAT16 if number >= NPY_USERDEF and is_bfloat16(PyArray_DESCR(array)) else UNKNOWN
+
+
+cdef inline Py_ssize_t itemsize_of(int storage) noexcept:
+    if storage == FLOAT32:
         return sizeof(float)
-    return sizeof(double) if type_number == NPY_DOUBLE else 0
+    return sizeof(double) if storage == FLOAT64 else 1 if storage == BYTES else 2
 
 
-cdef inline bint is_usable(PyArrayObject* array, bint writable, bint mask) noexcept:
-    cdef Py_ssize_t itemsize = itemsize_of(PyArray_TYPE(array), mask)
-    return (itemsize != 0 and (PyArray_ISCARRAY(array) if writable else PyArray_ISCARRAY_RO(array))
-            and <size_t>PyArray_DATA(array) % itemsize == 0)    # a flag can be set by hand
+cdef inline bint is_usable(PyArrayObject* array, int storage, bint writable) noexcept:
+    return (storage != UNKNOWN
+            and (PyArray_ISCARRAY(array) if writable else PyArray_ISCARRAY_RO(array))
+            and <size_t>PyArray_DATA(array) % itemsize_of(storage) == 0)    # flags are set by hand
 
 
 cdef inline Array* take(
@@ -53,16 +84,20 @@ cdef inline Array* take(
 ) noexcept:
     """Take an array, or None; one that is not plain makes the arrays `refused`."""
     cdef Array* array = &arrays.each[arrays.count]
-    cdef int axis
+    cdef int axis, storage
     memset(array, 0, sizeof(Array))
     arrays.count += 1
     if given is None:
         return array
-    if type(given) is not ndarray or not is_usable(<PyArrayObject*>given, writable, mask):
+    if type(given) is not ndarray:
+        arrays.refused = True
+        return array
+    storage = storage_of(<PyArrayObject*>given, mask)
+    if not is_usable(<PyArrayObject*>given, storage, writable):
         arrays.refused = True
         return array
     array.object = <PyArrayObject*>given
-    array.itemsize = itemsize_of(PyArray_TYPE(array.object), mask)
+    array.storage, array.itemsize = storage, itemsize_of(storage)
     array.data = <char*>PyArray_DATA(array.object)
     array.ndim, array.shape = PyArray_NDIM(array.object), PyArray_DIMS(array.object)
     array.size = 1
@@ -74,7 +109,7 @@ cdef inline Array* take(
 
 cdef inline bint alike(const Array* a, const Array* b) noexcept:
     """Whether two arrays have the same shape and dtype."""
-    return (a.ndim == b.ndim and a.itemsize == b.itemsize
+    return (a.ndim == b.ndim and a.storage == b.storage
             and memcmp(a.shape, b.shape, a.ndim * sizeof(Py_ssize_t)) == 0)
 
 
@@ -89,7 +124,7 @@ cdef inline bint overlap(const Array* a, const Array* b) noexcept nogil:
 
 cdef inline bint same(const Array* a, const Array* b) noexcept nogil:
     """Whether two arrays have the same memory and dtype: one may be a view of the other."""
-    return a.data == b.data and a.nbytes == b.nbytes and a.itemsize == b.itemsize
+    return a.data == b.data and a.nbytes == b.nbytes and a.storage == b.storage
 
 
 cdef inline bint is_apart(

@@ -28,7 +28,9 @@ from numpy import ndarray
 from cython.parallel cimport parallel
 from libc.string cimport memchr, memset
 
-from arrays cimport Array, Arrays, alike, is_apart, is_vector, take
+from arrays cimport (
+    BFLOAT16, FLOAT16, FLOAT32, FLOAT64, Array, Arrays, alike, is_apart, is_vector, take,
+)
 from call cimport (
     Call, center_row, count_row, dx_slope_row, inner_row, invstd_row, mean_row, padded,
     part_by_part, product_row, row, running_mean_row, running_var_row, saved, saved_rows,
@@ -38,7 +40,9 @@ from maps cimport map_pass, stream_fence
 from plan cimport (
     Plan, Shape, Tile, ceil_div, keep_columns, make_plan, part_stop, plan_map, quotient, tile_at,
 )
-from rows cimport THREAD_SCRATCH, Mask, halve, real, repeat, thread_scratch
+from rows cimport (
+    THREAD_SCRATCH, Mask, bfloat16, float16, halve, narrow, real, repeat, thread_scratch, widen,
+)
 from solve cimport settle_backward, settle_forward, solve_backward, solve_forward, was_far
 from sums cimport sum_pass
 
@@ -164,14 +168,15 @@ cdef void set_passes(Call* call, const real* x) noexcept nogil:
 
 cdef void load(const real* values, Py_ssize_t stride, Py_ssize_t count, double* to) noexcept nogil:
     cdef Py_ssize_t c
+    if stride == 1:
+        widen(values, to, count)
+        return
     for c in range(count):
-        to[c] = values[c * stride]
+        widen(values + c * stride, to + c, 1)
 
 
 cdef void store(const double* values, Py_ssize_t count, real* to) noexcept nogil:
-    cdef Py_ssize_t c
-    for c in range(count):
-        to[c] = <real>values[c]
+    narrow(values, to, count, False)
 
 
 ctypedef void (*SetPasses)(Call*, const void*) noexcept nogil
@@ -183,13 +188,17 @@ cdef struct Storage:    # what can be done with an array of a dtype
     Load load
     Store store
 
-cdef Storage STORAGE[2]
-STORAGE[0] = Storage(<SetPasses>set_passes[float], <Load>load[float], <Store>store[float])
-STORAGE[1] = Storage(<SetPasses>set_passes[double], <Load>load[double], <Store>store[double])
+cdef Storage STORAGE[4]
+STORAGE[FLOAT32] = Storage(<SetPasses>set_passes[float], <Load>load[float], <Store>store[float])
+STORAGE[FLOAT64] = Storage(<SetPasses>set_passes[double], <Load>load[double], <Store>store[double])
+STORAGE[FLOAT16] = Storage(
+    <SetPasses>set_passes[float16], <Load>load[float16], <Store>store[float16])
+STORAGE[BFLOAT16] = Storage(
+    <SetPasses>set_passes[bfloat16], <Load>load[bfloat16], <Store>store[bfloat16])
 
 
 cdef inline const Storage* storage(const Array* array) noexcept nogil:
-    return &STORAGE[array.itemsize == sizeof(double)]
+    return &STORAGE[array.storage]
 
 
 cdef class Layout:
@@ -329,6 +338,27 @@ def is_plain(array):
     arrays.count, arrays.refused = 0, array is None
     take(&arrays, array, ndarray)
     return not arrays.refused
+
+
+def round_to(array, values):
+    """Round values to the dtype of an array, into it. False: one of them refused."""
+    cdef Arrays arrays
+    cdef arithmetic before
+    cdef double* some = thread_scratch()
+    cdef Py_ssize_t start = 0, count
+    arrays.count, arrays.refused = 0, array is None or values is None
+    to = take(&arrays, array, ndarray, True)
+    given = take(&arrays, values, ndarray)
+    if arrays.refused or to.size != given.size or not is_apart(&arrays, to, NULL):
+        return False
+    before = plain_arithmetic()
+    while start < to.size:
+        count = min(to.size - start, THREAD_SCRATCH)
+        storage(given).load(given.data + start * given.itemsize, 1, count, some)
+        storage(to).store(some, count, to.data + start * to.itemsize)
+        start += count
+    restore_arithmetic(before)
+    return True
 
 
 cdef double* scratch_of(const Array* scratch) noexcept nogil:

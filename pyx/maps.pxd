@@ -6,7 +6,7 @@ from plan cimport (
     tile_at, unit_at,
 )
 from rows cimport (
-    STRIP, VECTOR, Coefficients, Mask, advanced, clear, differentiate, narrow,
+    LINE, STRIP, VECTOR, Coefficients, Mask, advanced, clear, differentiate, narrow,
     normalize, not_null, prefetch, real, thread_lanes, to_line, widen,
 )
 
@@ -17,9 +17,9 @@ cdef extern from "cache.h" nogil:
 cdef inline void map_vector(
     const real* x, const real* dy, real* out, Py_ssize_t n, Coefficients k, Mask mask, bint stream,
 ) noexcept nogil:
-    """Map up to VECTOR values. All are read before one is written: `out` may be x or dy."""
-    cdef double values[VECTOR]
-    cdef double wide_dy[VECTOR]
+    """Map up to STRIP values. All are read before one is written: `out` may be x or dy."""
+    cdef double values[STRIP]
+    cdef double wide_dy[STRIP]
     widen(x, values, n)
     if dy == NULL:
         normalize(values, n, k)
@@ -36,7 +36,8 @@ cdef inline Py_ssize_t map_stretch(
     Py_ssize_t ahead, Py_ssize_t out_ahead, Coefficients k, Mask mask, bint stream,
 ) noexcept nogil:
     """Map from j on in strips of n values, as far as they go; return where the rest begins."""
-    cdef Py_ssize_t _, m = min(n, VECTOR)
+    # In 16 bit it takes a strip to stream as many bytes.
+    cdef Py_ssize_t _, m = min(n, VECTOR if sizeof(real) >= sizeof(float) else STRIP)
     while j + n <= stop:
         if ahead:
             prefetch(x + j + ahead, n * sizeof(real))
@@ -63,7 +64,7 @@ cdef inline void map_strips(
         j = map_stretch(x, dy, out, j, stop, 1, 0, 0, k, mask, False)
     j = map_stretch(x, dy, out, j, length, STRIP, ahead, out_ahead, k, mask, stream)
     if stream:          # of float32, what is left of whole lines
-        j = map_stretch(x, dy, out, j, length, MARGIN, ahead, 0, k, mask, stream)
+        j = map_stretch(x, dy, out, j, length, 2 * LINE, ahead, 0, k, mask, stream)
     j = map_stretch(x, dy, out, j, length, 8, 0, 0, k, mask, False)
     j = map_stretch(x, dy, out, j, length, 1, 0, 0, k, mask, False)
 

@@ -17,8 +17,12 @@ cdef extern from "thread.h" nogil:
     double* thread_scratch() noexcept
 
 cdef extern from "convert.h" nogil:
+    ctypedef struct float16:
+        unsigned short bits
+    ctypedef struct bfloat16:
+        unsigned short bits
     enum:
-        VECTOR          # values that are mapped at once: those of two registers, at the most 16
+        VECTOR          # values that are mapped at once: those of two registers, at the most STRIP
         STRIP           # lanes that are summed at once: from 8 to LANES
     const void* not_null(const void* pointer) noexcept
     double difference(double a, double b) noexcept
@@ -28,6 +32,8 @@ cdef extern from "convert.h" nogil:
 ctypedef fused real:
     float
     double
+    float16
+    bfloat16
 
 cdef enum:
     LANES = 32          # of a row along; narrow rows are folded to multiples of it
@@ -156,7 +162,7 @@ cdef inline void differentiate(
 
 cdef inline void clear(double* values, Py_ssize_t n, Mask mask) noexcept nogil:
     """Set to 0 what the mask leaves out."""
-    cdef double selected[VECTOR]
+    cdef double selected[STRIP]
     cdef Py_ssize_t j
     cdef double value
     widen(mask, selected, n)
