@@ -6,9 +6,10 @@ import numpy as np
 from numpy import empty  # a look-up less in each small call
 
 from ._cache import Cache, Gradients
+from ._checks import insist
 from ._geometry import as_input, check_out, check_written, is_plain
 from ._memory import empty_like
-from ._normalize import insist, new_scratch
+from ._normalize import new_scratch
 from ._runtime import kernels, schedule
 
 

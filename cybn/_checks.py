@@ -79,3 +79,10 @@ def _as_float(value, name):
         return float(value)
     except OverflowError:
         raise ValueError(f"{name}: expected a float, got an int that is too large") from None
+
+
+def insist(taken):
+    """Never hand out a result that no kernel has written."""
+    if not taken:
+        raise RuntimeError("cybn: a kernel refused arrays that were checked; please report this")
+    return taken

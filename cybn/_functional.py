@@ -27,13 +27,13 @@ def batch_norm(
     Parameters
     ----------
     x : array_like
-        float32 or float64, at least 1 dimension. Integers and bool are converted as
-        ``np.result_type(x, np.float32)`` does.
+        float16, bfloat16 (that of ml_dtypes), float32 or float64, at least 1 dimension. Integers
+        and bool are converted as ``np.result_type(x, np.float32)`` does.
     gamma, beta : array_like, optional
-        float32 or float64, shape (C,). None means 1 and 0. Of shape (N, C) they have a row for each
-        sample (axis 0), as in conditional batch normalization [2]_.
+        Of any of these dtypes, shape (C,). None means 1 and 0. Of shape (N, C) they have a row for
+        each sample (axis 0), as in conditional batch normalization [2]_.
     running_mean, running_var : numpy.ndarray, optional
-        float32 or float64, shape (C,); both or neither. Training updates them in place:
+        Of any of these dtypes, shape (C,); both or neither. Training updates them in place:
         ``new = (1 - momentum) * old + momentum * batch``, with the unbiased variance, as PyTorch
         does. Inference uses them.
     training : bool

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._checks import EXPECTED_FLOAT, is_bfloat16, is_float
+from ._checks import EXPECTED_FLOAT, insist, is_bfloat16, is_float
 from ._memory import empty_like
 from ._runtime import kernels
 
@@ -364,8 +364,7 @@ def _rounded(values, dtype):
     if is_bfloat16(dtype):  # ml_dtypes goes by way of float32
         result = np.empty(values.shape, dtype.newbyteorder("="))
         plain = values if is_plain(values) else np.array(values, np.float64, order="C")
-        if not kernels.round_to(result, plain):
-            raise RuntimeError("cybn: a kernel refused arrays that were checked; please report this")
+        insist(kernels.round_to(result, plain))
         return result
     with np.errstate(all="ignore"):
         return values.astype(dtype)

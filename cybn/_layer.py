@@ -214,7 +214,8 @@ def _checked_entry(value, own, key):
     """Return an entry of a state as an array, if it fits the layer's `own`."""
     name, is_count = f"state[{key!r}]", key in COUNTS
     array = as_array(value, name)
-    if array.dtype.kind not in ("iu" if is_count else "fiu") and (is_count or not is_float(array.dtype)):
+    real = array.dtype.kind in "fiu" or is_float(array.dtype)
+    if not (array.dtype.kind in "iu" if is_count else real):
         raise TypeError(f"{name}: expected real numbers, or an int for a count, got {array.dtype}")
     if array.shape != np.shape(own):
         raise ValueError(f"{name}: expected shape {np.shape(own)}, got {array.shape}")

@@ -43,7 +43,7 @@ class LayerNorm(_TrailingNorm):
     affine : bool
         Whether there are a gamma and a beta.
     dtype : dtype
-        Of the parameters, float32 or float64.
+        Of the parameters, float16, bfloat16, float32 or float64.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class RMSNorm(_TrailingNorm):
     affine : bool
         Whether there is a gamma.
     dtype : dtype
-        Of the parameter, float32 or float64.
+        Of the parameter, float16, bfloat16, float32 or float64.
 
     Attributes
     ----------
@@ -152,7 +152,7 @@ class GroupNorm(Layer):
     affine : bool
         Whether there are a gamma and a beta.
     dtype : dtype
-        Of the parameters, float32 or float64.
+        Of the parameters, float16, bfloat16, float32 or float64.
 
     Attributes
     ----------
@@ -223,7 +223,7 @@ class InstanceNorm(TrackingLayer):
     track_running_stats : bool
         Whether there are running averages. Without them inference, too, uses each sample's own.
     dtype : dtype
-        Of the parameters and running averages, float32 or float64.
+        Of the parameters and running averages, float16, bfloat16, float32 or float64.
 
     Attributes
     ----------

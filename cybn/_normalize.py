@@ -4,6 +4,7 @@ import numpy as np
 from numpy import empty  # a look-up less in each small call
 
 from ._cache import Cache
+from ._checks import insist
 from ._geometry import (
     as_flat,
     as_input,
@@ -96,13 +97,6 @@ def statistics(x, axis, where):
 def new_scratch(geometry):
     """Return an array for what the kernels need while they run, None where a thread has it."""
     return empty(geometry.scratch_size) if geometry.scratch_size else None
-
-
-def insist(taken):
-    """Never hand out a result that no kernel has written."""
-    if not taken:
-        raise RuntimeError("cybn: a kernel refused arrays that were checked; please report this")
-    return taken
 
 
 def _check_forward_memory(

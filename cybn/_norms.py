@@ -21,7 +21,7 @@ def layer_norm(x, gamma=None, beta=None, *, axis=-1, eps=1e-5, out=None):
     x : array_like
         As in `cybn.forward`, and so converted.
     gamma, beta : array_like, optional
-        float32 or float64, of the shape of the normalized axes. None means 1 and 0.
+        Of any of x's dtypes and of the shape of the normalized axes. None means 1 and 0.
     axis : int or tuple of int
         The last axis, or several trailing ones in order.
     eps : float
@@ -70,7 +70,7 @@ def rms_norm(x, gamma=None, *, axis=-1, eps=1e-5, out=None):
     x : array_like
         As in `cybn.forward`, and so converted.
     gamma : array_like, optional
-        float32 or float64, of the shape of the normalized axes. None means 1.
+        Of any of x's dtypes and of the shape of the normalized axes. None means 1.
     axis : int or tuple of int
         The last axis, or several trailing ones in order.
     eps : float
@@ -118,7 +118,7 @@ def instance_norm(x, gamma=None, beta=None, *, axis=1, eps=1e-5, out=None):
     x : array_like
         At least 2 dimensions, samples on axis 0; otherwise as in `cybn.forward`.
     gamma, beta : array_like, optional
-        float32 or float64, shape (C,), or (N, C) with a row for each sample, as in adaptive
+        Of any of x's dtypes, shape (C,), or (N, C) with a row for each sample, as in adaptive
         instance normalization [2]_. None means 1 and 0.
     axis : int
         The channel axis, not 0.
@@ -174,7 +174,7 @@ def group_norm(x, num_groups, gamma=None, beta=None, *, axis=1, eps=1e-5, out=No
     num_groups : int
         At least 1; it divides C.
     gamma, beta : array_like, optional
-        float32 or float64, shape (C,). None means 1 and 0.
+        Of any of x's dtypes, shape (C,). None means 1 and 0.
     axis : int
         The channel axis, not 0.
     eps : float
