@@ -45,7 +45,7 @@ def telling_values(dtype):
     ends += [np.finfo(np.float64).max, np.inf, 5e-324, 1e-300, 0.0]
     around = [numbers, ties, np.nextafter(ties, -np.inf), np.nextafter(ties, np.inf)]
     all_ones = np.array([(1 << 63) - 1]).view(np.float64)  # a NaN whose bits are on the brink
-    return np.concatenate([*around, ends, np.negative(ends), [np.nan], all_ones])
+    return np.concatenate([*around, ends, np.negative(ends), [np.nan], all_ones.repeat(64)])
 
 
 def test_the_reference_against_fractions():
