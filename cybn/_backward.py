@@ -6,9 +6,10 @@ import numpy as np
 from numpy import empty  # a look-up less in each small call
 
 from ._cache import Cache, Gradients
+from ._checks import insist
 from ._geometry import as_input, check_out, check_written, is_plain
 from ._memory import empty_like
-from ._normalize import Arrays, insist
+from ._normalize import Arrays
 from ._runtime import kernels, schedule
 
 
@@ -100,7 +101,9 @@ def _residual_out(cache, residual_out):
             "residual_out: expected None, as there was no residual, "
             f"got {type(residual_out).__name__}"
         )
-    return empty_like(cache._third) if residual_out is None else residual_out
+    if residual_out is None:
+        return empty_like(cache._third, cache._residual_dtype)
+    return residual_out
 
 
 def _check(arrays, cache):
@@ -115,7 +118,7 @@ def _check(arrays, cache):
     read = {"dy": source, "cache.x": x, "cache.where": cache._where, "cache": cache._saved}
     if arrays.third is not None:
         read["cache's residual or y"] = arrays.third
-        check_out(arrays.dresidual, arrays.third, "residual_out")
+        check_out(arrays.dresidual, x, "residual_out", cache._residual_dtype)
         written = {"out": arrays.out, "residual_out": arrays.dresidual}
     check_written(written, read, may_be=given)
     arrays.out = np.asarray(arrays.out)

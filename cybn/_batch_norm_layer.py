@@ -38,7 +38,7 @@ class BatchNorm(TrackingLayer):
     track_running_stats : bool
         Whether there are running averages. Without them inference, too, uses the batch's own.
     dtype : dtype
-        Of the parameters and running averages, float32 or float64.
+        Of the parameters and running averages, float16, bfloat16, float32 or float64.
 
     Attributes
     ----------

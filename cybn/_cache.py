@@ -58,7 +58,8 @@ class Cache:
     """
 
     __slots__ = (
-        *("_beta", "_counts", "_gamma", "_geometry", "_saved", "_settings", "_third", "_where"),
+        *("_beta", "_counts", "_gamma", "_geometry", "_residual_dtype", "_saved", "_settings"),
+        *("_third", "_where"),
         *("count", "x"),
     )
 
@@ -70,7 +71,8 @@ class Cache:
         self._saved = arrays.saved
         self._gamma = arrays.gamma
         self._beta = arrays.beta
-        self._third = arrays.third  # the residual, or with one the result, if that decides
+        # The residual; or where the result decides the activation's derivative, that.
+        self._third = arrays.third
         self._where = arrays.where
         self._counts = arrays.counts
 

@@ -7,6 +7,8 @@ from operator import index
 import numpy as np
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+FLOATS = FLOAT32, FLOAT64, np.dtype(np.float16)
+EXPECTED_FLOAT = "expected float16, bfloat16, float32 or float64"
 LARGEST = 2**60  # of an int: sums of several fit an int64
 
 
@@ -29,14 +31,24 @@ def checked_bool(value, name):
     return bool(value)
 
 
+def is_float(dtype):
+    """Whether it is one that arrays may have, in any byte order."""
+    return dtype.newbyteorder("=") in FLOATS or is_bfloat16(dtype)
+
+
+def is_bfloat16(dtype):
+    """Whether it is that of ml_dtypes, which has no other mark and need not be installed."""
+    return dtype.kind == "V" and dtype.name == "bfloat16"
+
+
 def checked_dtype(value):
-    """Return the NumPy dtype float32 or float64."""
+    """Return the NumPy dtype float16, bfloat16, float32 or float64, in native order."""
     try:
         dtype = np.dtype(value)
     except TypeError:
         dtype = None
-    if value is None or (dtype is not FLOAT32 and dtype is not FLOAT64):
-        raise TypeError(f"dtype: expected float32 or float64, got {value!r}")
+    if value is None or dtype is None or not (dtype.isnative and is_float(dtype)):
+        raise TypeError(f"dtype: {EXPECTED_FLOAT}, got {value!r}")
     return dtype
 
 
@@ -76,3 +88,10 @@ def _as_float(value, name):
         return float(value)
     except OverflowError:
         raise ValueError(f"{name}: expected a float, got an int that is too large") from None
+
+
+def insist(taken):
+    """Never hand out a result that no kernel has written."""
+    if not taken:
+        raise RuntimeError("cybn: a kernel refused arrays that were checked; please report this")
+    return taken

@@ -31,15 +31,15 @@ def batch_norm(
     Parameters
     ----------
     x : array_like
-        float32 or float64, at least 1 dimension. Integers and bool are converted as
-        ``np.result_type(x, np.float32)`` does.
+        float16, bfloat16 (that of ml_dtypes), float32 or float64, at least 1 dimension. Integers
+        and bool are converted as ``np.result_type(x, np.float32)`` does.
     gamma, beta : array_like, optional
-        Shape (C,), float32 or float64; integers are converted as `x` is. None means 1 and 0. Of
+        Shape (C,), of any of these dtypes; integers are converted as `x` is. None means 1 and 0. Of
         shape (N, C) they have a row for each sample (axis 0), as in conditional batch normalization
         [2]_. Each may have x's number of axes, too, as ``keepdims=True`` leaves it: (1, C, 1, 1).
     running_mean, running_var : numpy.ndarray, optional
-        float32 or float64, shape (C,) or as ``keepdims=True`` leaves it; both or neither. Training
-        updates them in place:
+        Of any of these dtypes, shape (C,) or as ``keepdims=True`` leaves it; both or neither.
+        Training updates them in place:
         ``new = (1 - momentum) * old + momentum * batch``, with the unbiased variance, as PyTorch
         does. Inference uses them.
     training : bool

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._checks import FLOAT32, FLOAT64
+from ._checks import EXPECTED_FLOAT, insist, is_bfloat16, is_float
 from ._memory import empty_like
 from ._runtime import kernels
 
@@ -202,7 +202,7 @@ def as_flat(array, copy):
 
 
 def as_input(value, name, like=None):
-    """Return `value` as a plain array of float32 or float64.
+    """Return `value` as a plain float array.
 
     With `like`, an array, it must have that shape, and gets that dtype.
     """
@@ -214,8 +214,8 @@ def as_input(value, name, like=None):
         value = as_plain(value)
     if like is not None:
         _check_shape(value, name, like.shape)
-        with np.errstate(all="ignore"):  # to infinity and 0, as the kernels round
-            value = value.astype(like.dtype, copy=False)
+        if value.dtype != like.dtype:
+            value = _rounded(value, like.dtype)
     return value
 
 
@@ -262,8 +262,9 @@ def as_residual(value, name, x):
     """Return a residual as a plain array: of x's shape, and of its dtype, or of float32."""
     value = as_input(value, name)
     _check_shape(value, name, x.shape)
-    if value.dtype != x.dtype and not (x.itemsize == 2 and value.dtype == FLOAT32):
-        raise TypeError(f"{name}: expected x's dtype, {x.dtype}, got {value.dtype}")
+    if value.dtype != x.dtype and not (x.itemsize == 2 and value.dtype == np.float32):
+        expected = f"{x.dtype} as x has it" + (", or float32" if x.itemsize == 2 else "")
+        raise TypeError(f"{name}: expected {expected}, got {value.dtype}")
     return value
 
 
@@ -286,11 +287,12 @@ def check_running(running_mean, running_var, geometry, read=None):
         check_written(running, read)
 
 
-def check_out(out, like, name="out"):
+def check_out(out, like, name="out", dtype=None):
     """Raise unless `out` can receive a result of the shape and dtype of `like`."""
+    dtype = dtype or like.dtype
     out = _checked_ndarray(out, name)
-    if out.dtype != like.dtype:
-        raise TypeError(f"{name}: expected {like.dtype}, got {out.dtype}")
+    if out.dtype != dtype:
+        raise TypeError(f"{name}: expected {dtype}, got {out.dtype}")
     _check_shape(out, name, like.shape)
     if out.flags.num & CONTIGUOUS_ALIGNED != CONTIGUOUS_ALIGNED:
         raise ValueError(f"{name}: expected a C-contiguous, aligned array, got another layout")
@@ -341,8 +343,8 @@ def _all_own(arrays):
 
 
 def _check_float(array, name):
-    if array.dtype.newbyteorder("=") not in (FLOAT32, FLOAT64):
-        raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}")
+    if not is_float(array.dtype):
+        raise TypeError(f"{name}: {EXPECTED_FLOAT}, got {array.dtype}")
 
 
 def _checked_ndarray(array, name):
@@ -385,14 +387,24 @@ def commit(arrays, *objects):
     *objects : (object, dict)
         Each with new values of its attributes.
     """
-    changes = [(setitem, array, ..., values) for array, values in map(_rounded, arrays)]
+    changes = [(setitem, array, ..., values) for array, values in map(_change, arrays)]
     for owner, attributes in objects:
         changes += [(setattr, owner, *each) for each in attributes.items()]
     deque(starmap(call, changes), maxlen=0)
 
 
-def _rounded(pair):
+def _change(pair):
     """Return a plain view of an array, and its new values in its shape and dtype."""
     array, values = map(np.asarray, pair)
-    with np.errstate(all="ignore"):  # to infinity and 0, as the kernels round
-        return array, values.reshape(array.shape).astype(array.dtype)
+    return array, _rounded(values.reshape(array.shape), array.dtype)
+
+
+def _rounded(values, dtype):
+    """Return a copy in a dtype, rounded once, as the kernels round: to infinity and 0, too."""
+    if is_bfloat16(dtype):  # ml_dtypes goes by way of float32
+        result = np.empty(values.shape, dtype.newbyteorder("="))
+        plain = values if is_plain(values) else np.array(values, np.float64, order="C")
+        insist(kernels.round_to(result, plain))
+        return result
+    with np.errstate(all="ignore"):
+        return values.astype(dtype)

@@ -16,6 +16,7 @@ from ._checks import (
     checked_bool,
     checked_dtype,
     checked_int,
+    is_float,
 )
 from ._geometry import as_array, batch_geometry, check_running, commit, remedies
 
@@ -299,11 +300,11 @@ def _checked_entry(value, own, name):
     if hasattr(value, "requires_grad"):  # a tensor of PyTorch
         value = value.detach()
     array = as_array(value, name)
-    if array.dtype.kind not in "fiu":
+    if array.dtype.kind not in "fiu" and not is_float(array.dtype):
         raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
     if array.shape != np.shape(own):
         raise ValueError(f"{name}: expected shape {np.shape(own)}, got {array.shape}")
-    if not isinstance(own, np.ndarray) or own.dtype.kind != "f":
+    if not isinstance(own, np.ndarray) or not is_float(own.dtype):
         raise TypeError(f"{name}: expected a float array in the layer, got {type(own).__name__}")
     elif not own.flags.writeable:
         raise ValueError(f"{name}: expected a writable array in the layer, got a read-only one")

@@ -47,7 +47,7 @@ class LayerNorm(_TrailingNorm):
     bias : bool
         False: a gamma without beta.
     dtype : dtype
-        Of the parameters, float32 or float64.
+        Of the parameters, float16, bfloat16, float32 or float64.
 
     Attributes
     ----------
@@ -102,7 +102,7 @@ class RMSNorm(_TrailingNorm):
     affine : bool
         Whether there is a gamma.
     dtype : dtype
-        Of the parameter, float32 or float64.
+        Of the parameter, float16, bfloat16, float32 or float64.
 
     Attributes
     ----------
@@ -164,7 +164,7 @@ class GroupNorm(Layer):
     bias : bool
         False: a gamma without beta.
     dtype : dtype
-        Of the parameters, float32 or float64.
+        Of the parameters, float16, bfloat16, float32 or float64.
 
     Attributes
     ----------
@@ -245,7 +245,7 @@ class InstanceNorm(TrackingLayer):
     track_running_stats : bool
         Whether there are running averages. Without them inference, too, uses each sample's own.
     dtype : dtype
-        Of the parameters and running averages, float32 or float64.
+        Of the parameters and running averages, float16, bfloat16, float32 or float64.
 
     Attributes
     ----------

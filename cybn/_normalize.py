@@ -4,6 +4,7 @@ import numpy as np
 from numpy import empty  # a look-up less in each small call
 
 from ._cache import Cache
+from ._checks import insist
 from ._geometry import (
     as_flat,
     as_input,
@@ -56,8 +57,10 @@ def normalize(given, arrays, geometry, settings, mask=None, counters=None):
         if x.size:
             taken = _normalize_checked(arrays, geometry, settings, way, counters)
     cache = Cache(None if taken is OVERWRITTEN else x, arrays, geometry, settings, count)
-    if residual is not None and settings.by_result:
-        cache._third = y
+    if residual is not None:
+        cache._residual_dtype = arrays.third.dtype
+        if settings.by_result:
+            cache._third = y
     return y, cache
 
 
@@ -113,10 +116,3 @@ def allocate(arrays, geometry):
     """Make what the kernels save, and, unless a thread has it, what they need while they run."""
     arrays.saved = empty(geometry.saved_size)
     arrays.scratch = empty(geometry.scratch_size) if geometry.scratch_size else None
-
-
-def insist(taken):
-    """Never hand out a result that no kernel has written."""
-    if not taken:
-        raise RuntimeError("cybn: a kernel refused arrays that were checked; please report this")
-    return taken

@@ -22,8 +22,8 @@ def layer_norm(x, gamma=None, beta=None, *, axis=-1, eps=1e-5, out=None):
     x : array_like
         As in `cybn.forward`, and so converted.
     gamma, beta : array_like, optional
-        Of the shape of the normalized axes, or as ``keepdims=True`` leaves it; float32 or float64,
-        and integers are converted as `x` is. None means 1 and 0.
+        Of the shape of the normalized axes, or as ``keepdims=True`` leaves it; of any of
+        x's dtypes, and integers are converted as `x` is. None means 1 and 0.
     axis : int or tuple of int
         **What is reduced: the axes over which mean and variance are taken** (in `batch_norm` it is
         what is kept). The last axis, or several trailing ones in order.
@@ -73,8 +73,8 @@ def rms_norm(x, gamma=None, *, axis=-1, eps=1e-5, out=None):
     x : array_like
         As in `cybn.forward`, and so converted.
     gamma : array_like, optional
-        Of the shape of the normalized axes, or as ``keepdims=True`` leaves it; float32 or float64,
-        and integers are converted as `x` is. None means 1.
+        Of the shape of the normalized axes, or as ``keepdims=True`` leaves it; of any of
+        x's dtypes, and integers are converted as `x` is. None means 1.
     axis : int or tuple of int
         **What is reduced: the axes over which the mean square is taken** (in `batch_norm` it is
         what is kept). The last axis, or several trailing ones in order.
@@ -125,7 +125,7 @@ def instance_norm(x, gamma=None, beta=None, *, axis=1, eps=1e-5, out=None):
         At least 2 dimensions, samples on axis 0; otherwise as in `cybn.forward`.
     gamma, beta : array_like, optional
         Shape (C,), or (N, C) with a row for each sample, as in adaptive instance normalization
-        [2]_, or as ``keepdims=True`` leaves these; float32 or float64, and integers are converted
+        [2]_, or as ``keepdims=True`` leaves these; of any of x's dtypes, and integers are converted
         as `x` is. None means 1 and 0.
     axis : int
         The channels' axis, which is kept; not 0.
@@ -181,8 +181,8 @@ def group_norm(x, num_groups, gamma=None, beta=None, *, axis=1, eps=1e-5, out=No
     num_groups : int
         At least 1; it divides C.
     gamma, beta : array_like, optional
-        Shape (C,), (N, C) with a row for each sample, or as ``keepdims=True`` leaves these; float32
-        or float64, and integers are converted as `x` is. None means 1 and 0.
+        Shape (C,), (N, C) with a row for each sample, or as ``keepdims=True`` leaves these; of any
+        of x's dtypes, and integers are converted as `x` is. None means 1 and 0.
     axis : int
         The channels' axis, which is kept; not 0.
     eps : float

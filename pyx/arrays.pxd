@@ -1,13 +1,20 @@
-# Arrays as the kernels take them: plain ones, that is, NumPy arrays of native float32 or float64
-# (masks: bool), aligned and C-contiguous. Others the caller has to convert, or say what is wrong.
+# Arrays as the kernels take them: plain ones, that is, NumPy arrays of a storage type (masks: bool)
+# in native order, aligned and C-contiguous. Others the caller has to convert, or say what is wrong.
 #
 # Read from NumPy's own structure: a typed view of an array costs about 120 ns, a buffer 50.
 
-from libc.string cimport memcmp
+from libc.string cimport memcmp, strcmp, strrchr
 
 cdef extern from "numpy/arrayobject.h":
+    ctypedef struct PyTypeObject:
+        const char* tp_name
+    ctypedef struct PyArray_Descr:
+        PyTypeObject* typeobj
+        char kind
     ctypedef struct PyArrayObject:
         pass
+    int NPY_USERDEF
+    PyArray_Descr* PyArray_DESCR(PyArrayObject*)
     bint PyArray_ISCARRAY(PyArrayObject*)
     bint PyArray_ISCARRAY_RO(PyArrayObject*)
     int PyArray_TYPE(PyArrayObject*)
@@ -26,10 +33,13 @@ cdef struct Storage:    # a dtype, and what can be done with its values
     Store store             # so many neighbours
     SetPasses set_passes    # of a Call
 
-cdef enum:
-    MASK                # rows of the table of storage types: bool, and from there on the numbers
-    NUMBERS
-    STORAGES = 3
+cdef enum:              # rows of the table of storage types
+    MASK                    # bool
+    FLOAT32
+    FLOAT64
+    FLOAT16
+    BFLOAT16
+    STORAGES
 
 # An array of a call, or None: then its data are NULL. Its shape may be read while the GIL is held.
 cdef struct Array:
@@ -60,14 +70,23 @@ cdef struct Views:      # of the arrays of a call
     bint refused                # one of them was not plain
 
 
+cdef inline bint is_bfloat16(const PyArray_Descr* dtype) noexcept:
+    """Whether it has the kind and name of that of ml_dtypes, which need not be there."""
+    cdef const char* dot = strrchr(dtype.typeobj.tp_name, c'.')
+    return dtype.kind == c'V' and strcmp(dot + 1 if dot else dtype.typeobj.tp_name, "bfloat16") == 0
+
+
 cdef inline const Storage* storage_of(
-    const Storage* storages, int type_number, bint mask,
+    const Storage* storages, PyArrayObject* array, bint mask,
 ) noexcept:
     """The row of a dtype, or NULL."""
-    cdef int i
-    for i in range(MASK if mask else NUMBERS, NUMBERS if mask else STORAGES):
-        if storages[i].type_number == type_number:
+    cdef int number = PyArray_TYPE(array), i
+    for i in range(MASK if mask else FLOAT32, FLOAT32 if mask else BFLOAT16):
+        if storages[i].type_number == number:
             return &storages[i]
+    # A type that NumPy does not have gets its number when it is registered.
+    if number >= NPY_USERDEF and not mask and is_bfloat16(PyArray_DESCR(array)):
+        return &storages[BFLOAT16]
     return NULL
 
 
@@ -92,7 +111,7 @@ cdef inline void take(
         views.refused = True
         return
     array.object = <PyArrayObject*>given
-    array.storage = storage_of(views.storages, PyArray_TYPE(array.object), mask)
+    array.storage = storage_of(views.storages, array.object, mask)
     if not is_usable(array.object, array.storage, writable):
         views.refused = True
         return

@@ -264,7 +264,7 @@ def test_number_of_channels_is_checked_without_running_statistics(channels, affi
         ({"momentum": "0.1"}, TypeError, "momentum"),
         ({"affine": "no"}, TypeError, "affine"),
         ({"track_running_stats": None}, TypeError, "track_running_stats"),
-        ({"dtype": np.float16}, (TypeError, ValueError), "dtype"),
+        ({"dtype": "V2"}, (TypeError, ValueError), "dtype"),
         ({"dtype": np.int32}, (TypeError, ValueError), "dtype"),
         ({"dtype": complex}, (TypeError, ValueError), "dtype"),
         ({"dtype": "f5"}, (TypeError, ValueError), "dtype"),
