@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from levels import run_python
 
+import cybn
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
@@ -15,6 +17,9 @@ WITH_CODE = [name for name in PAGES if ">>> " in (DOCS / name).read_text()]
 EXAMPLES = sorted((ROOT / "examples").rglob("[!_]*.py"))
 SHORT_EXAMPLES = [path for path in EXAMPLES if path.parent.name == "short"]
 URLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
+
+
+PACKAGES = "flax", "keras", "onnx", "sklearn", "torch"
 
 
 def lines(path):
@@ -25,6 +30,9 @@ def lines(path):
     "path", [ROOT / "README.md", *(DOCS / name for name in WITH_CODE)], ids=str
 )
 def test_code_runs(path):
+    for package in PACKAGES:
+        if f"import {package}" in (text := path.read_text()) or f", {package}\n" in text:
+            pytest.importorskip(package)
     attempted = doctest.testfile(str(path), module_relative=False)
     assert attempted.attempted > 0
     assert attempted.failed == 0
@@ -60,6 +68,14 @@ def test_addresses_are_those_of_the_project(name):
     site = URLS["Documentation"]
     for page in re.findall(re.escape(site) + r"([\w./-]+)\.html", text):
         assert page == "gallery/index" or list(DOCS.glob(f"{page}.*")), page
+
+
+def test_api_page_has_all_names():
+    text = (DOCS / "api.rst").read_text()
+    for name in cybn.__all__:
+        assert name == "__version__" or re.search(rf"^ +{name}$|function:: {name}\(", text, re.M), (
+            name
+        )
 
 
 def test_readme_has_absolute_links_only():
