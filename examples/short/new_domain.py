@@ -25,7 +25,7 @@ with cybn.calibrate(bn):
         bn(batch)
 calibrated = np.ravel([bn(batch) for batch in dark])
 
-bins = np.linspace(-6, 4, 100)
+bins = np.linspace(-6, 4, 100).tolist()
 plt.hist(as_trained, bins, alpha=0.7, label="running statistics of the training data")
 plt.hist(calibrated, bins, alpha=0.7, label="after calibrate")
 plt.xlabel("what the next layer gets")

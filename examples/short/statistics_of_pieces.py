@@ -2,8 +2,8 @@
 Statistics of more data than memory
 ===================================
 
-`cybn.moments` counts, and takes mean and squared deviations, of one piece after the other. Their
-sum is what all the data together would give.
+`cybn.moments` takes count, mean and variance of one piece after the other, and
+`cybn.Moments.merge` makes of them what all the data together would give.
 """
 
 import tempfile
@@ -20,7 +20,7 @@ with tempfile.NamedTemporaryFile() as file:
         images[i : i + 100] = rng.normal([200, 120, 60], [10, 30, 20], (100, 32, 32, 3))
 
     pieces = (images[i : i + 100] for i in range(0, 2000, 100))  # 300 kB each
-    total = sum(cybn.moments(piece, axis=-1) for piece in pieces)
+    total = cybn.Moments.merge(cybn.moments(piece, axis=-1) for piece in pieces)
 
     assert total.count == 2000 * 32 * 32
     assert np.allclose(total.mean, images.mean(axis=(0, 1, 2)))
