@@ -58,7 +58,7 @@ def train_the_relatives(x: NDArray[np.float32]) -> None:
     for layer in layers:
         assert_type(layer.train()(x), FloatArray)
         layer.backward(x, out=np.empty_like(x))
-        assert_type(layer.eval().state_dict(), dict[str, Any])
+        assert_type(layer.eval().state_dict(), dict[str, NDArray[Any]])
     assert_type(cybn.RMSNorm(3).beta, None)
     assert_type(cybn.InstanceNorm(3).eval(), cybn.InstanceNorm)
 
