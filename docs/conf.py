@@ -70,6 +70,7 @@ html_copy_source = False
 html_sidebars = {"index": [], "tutorial": []}
 html_theme_options = {
     "github_url": URLS["Repository"],
+    "header_links_before_dropdown": 7,
     "show_toc_level": 2,
     "navigation_with_keys": False,
     "show_prev_next": False,
