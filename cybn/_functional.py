@@ -43,9 +43,10 @@ def batch_norm(
         ``new = (1 - momentum) * old + momentum * batch``, with the unbiased variance, as PyTorch
         does. Inference uses them.
     training : bool
-        Normalize with the statistics of `x`, which then needs two values a channel or more.
+        True normalizes with the mean and variance of `x`, which needs at least two values in each
+        channel. False uses the running arrays.
     momentum : float
-        From 0 to 1, the weight of the new value.
+        From 0 to 1: the weight of the new batch in the running arrays.
     eps : float
         Finite and > 0, added to the variance.
     axis : int or tuple of int
@@ -63,8 +64,8 @@ def batch_norm(
     residual : array_like, optional
         Is added before the activation: x's shape and dtype, or float32 beside an x of 16 bit.
     out : numpy.ndarray, optional
-        Receives `y`: x's shape and dtype, C-contiguous, writable. It may be `x` itself in
-        inference, or another view of all of it, after which `backward` cannot use the cache.
+        An array to store `y` in, of x's shape and dtype, C-contiguous and writable. In inference
+        it may be `x` itself, or another view of all of it; `backward` cannot use the cache then.
 
     Returns
     -------
@@ -72,17 +73,17 @@ def batch_norm(
         x's shape and (converted) dtype, in C order. Each float32 value is the one nearest to the
         exact result.
     cache : Cache
-        For `backward`. It refers to `x`: do not change `x` in between.
+        What `backward` needs. It refers to `x`, so do not change `x` before you call `backward`.
 
     Raises
     ------
     TypeError, ValueError
-        Naming the argument, before any array is changed.
+        If an argument is wrong. The message names it, and no array has been changed.
 
     Notes
     -----
-    An empty `x`, or one of which `where` selects nothing, changes no running average. A NaN or an
-    infinity makes its own channel NaN, no other.
+    An empty `x`, or a `where` that selects nothing, leaves the running arrays as they are. A NaN or
+    an infinity makes its own channel NaN, and no other.
 
     References
     ----------

@@ -320,15 +320,15 @@ def moments_of(cache):
 def moments(x, axis=1, where=None):
     """Return count, mean and squared deviations of each channel of `x`, to be merged with others.
 
-    In one pass, as exact as those that `forward` normalizes with. Each merge rounds: ``sum`` of the
+    They are as exact as those that `batch_norm` normalizes with. Each merge rounds: ``sum`` of the
     moments of k pieces of an array differs from those of the whole by 2.3e-16 * k at most, relative
-    to ``abs(mean) + std`` in the mean, and to ``m2 * (1 + abs(mean) / std)`` in m2. Mostly it is
+    to ``abs(mean) + std`` in the mean, and to ``m2 * (1 + abs(mean) / std)`` in m2. Usually it is
     much less: 1e-14 for a thousand pieces around 0.
 
     Parameters
     ----------
     x : array_like
-        At least 1 dimension; float32 or float64, or converted as in `forward`.
+        At least 1 dimension; float32 or float64, or converted as in `batch_norm`.
     axis : int or tuple of int
         The channel axis, or several adjacent ones.
     where : array_like of bool, optional
@@ -338,7 +338,8 @@ def moments(x, axis=1, where=None):
     Returns
     -------
     Moments
-        Of the channels' shape. Its count is an int, with `where` an int64 array.
+        Its arrays have the shape of the channels. Its count is an int, or with `where` an int64
+        array.
 
     Raises
     ------

@@ -1,10 +1,19 @@
-"""What `calibrate` saves when a trained network meets another kind of digits.
-
-A network with batch normalization learns scikit-learn's digits, and is then shown ever darker and
-noisier ones: as it is, after `cybn.calibrate` ran over such digits (without their labels), and, for
-comparison, trained anew on them. ``python examples/domain_shift.py`` prints a table and leaves a
-picture in the folder ``results``.
 """
+New statistics for a new kind of data
+=====================================
+
+A network with batch normalization learns scikit-learn's digits, and then meets ever darker and
+noisier ones. It reads them as it was trained, then after `cybn.calibrate` has seen such digits
+(without their labels), and, to compare, after training on them. ``python examples/domain_shift.py``
+prints a table and leaves a picture in the folder ``results``.
+
+.. image:: /images/domain_shift.png
+
+Where the shift is strong but the digits can still be read, calibrating recovers most of what
+was lost, without a label and without a step of training.
+"""
+
+# sphinx_gallery_thumbnail_path = "images/domain_shift.png"
 
 import copy
 from itertools import product
