@@ -8,7 +8,7 @@ from numpy import empty  # a look-up less in each small call
 from ._cache import Cache, Gradients
 from ._geometry import as_input, check_out, check_written, is_plain
 from ._memory import empty_like
-from ._normalize import insist, new_scratch
+from ._normalize import Arrays, insist
 from ._runtime import kernels, schedule
 
 
@@ -69,20 +69,15 @@ def backward(dy, cache, *, out=None):
     flat = shape if len(shape) == 1 else math.prod(shape)
     dgamma = None if cache._gamma is None else empty(flat, cache._gamma.dtype)
     dbeta = None if cache._beta is None else empty(flat, cache._beta.dtype)
-    scratch = new_scratch(geometry) if geometry.scratch_size else None
-    arrays = dy, x, dx, cache._where, cache._counts, dgamma, dbeta, cache._saved, scratch
-    settings = cache.training, cache._centered, schedule(3 * x.nbytes)
-    if not x.size or not kernels.backward(arrays, geometry.layout, *settings):
-        given, dy = dy, as_input(dy, "dy", x)
-        source = given if isinstance(given, np.ndarray) else dy
-        if not is_plain(x) or x.size != math.prod(geometry.statistics) * geometry.values:
-            raise ValueError("cache: expected one that has not been changed, got another x")
-        check_out(dx, x)
-        read = {"dy": source, "cache.x": x, "cache.where": cache._where, "cache": cache._saved}
-        check_written({"out": dx}, read, may_be=given)
+    arrays = Arrays(x, dx, dgamma, dbeta, dy=dy)
+    arrays.where, arrays.counts = cache._where, cache._counts
+    arrays.saved = cache._saved
+    arrays.scratch = empty(geometry.scratch_size) if geometry.scratch_size else None
+    how = geometry.layout, cache._settings, schedule(3 * x.nbytes)
+    if not x.size or not kernels.backward(*how, arrays):
+        _check(arrays, cache)
         if x.size:
-            arrays = dy, x, np.asarray(dx), *arrays[3:]
-            insist(kernels.backward(arrays, geometry.layout, *settings))
+            insist(kernels.backward(*how, arrays))
         else:
             for gradient in (dgamma, dbeta):
                 if gradient is not None:
@@ -90,3 +85,16 @@ def backward(dy, cache, *, out=None):
     if len(shape) != 1:
         dgamma, dbeta = (None if each is None else each.reshape(shape) for each in (dgamma, dbeta))
     return Gradients(dx, dgamma, dbeta)
+
+
+def _check(arrays, cache):
+    """Convert dy, and raise if anything is wrong with the arrays of a call."""
+    given, x, geometry = arrays.dy, arrays.x, cache._geometry
+    arrays.dy = as_input(given, "dy", x)
+    if not is_plain(x) or x.size != math.prod(geometry.statistics) * geometry.values:
+        raise ValueError("cache: expected one that has not been changed, got another x")
+    check_out(arrays.out, x)
+    source = given if isinstance(given, np.ndarray) else arrays.dy
+    read = {"dy": source, "cache.x": x, "cache.where": cache._where, "cache": cache._saved}
+    check_written({"out": arrays.out}, read, may_be=given)
+    arrays.out = np.asarray(arrays.out)

@@ -50,22 +50,22 @@ class Cache:
     """
 
     __slots__ = (
-        *("_beta", "_centered", "_counts", "_gamma", "_geometry", "_saved", "_where"),
-        *("count", "training", "x"),
+        *("_beta", "_counts", "_gamma", "_geometry", "_saved", "_settings", "_where"),
+        *("count", "x"),
     )
 
-    def __init__(self, x, geometry, saved, gamma, beta, training, centered, where, counts, count):
+    def __init__(self, x, arrays, geometry, settings, count):
         self.x = x
-        self.training = training
         self.count = count
-        self._where = where
-        self._counts = counts
         self._geometry = geometry
-        self._saved = saved
-        self._centered = centered
-        self._gamma = gamma
-        self._beta = beta
+        self._settings = settings
+        self._saved = arrays.saved
+        self._gamma = arrays.gamma
+        self._beta = arrays.beta
+        self._where = arrays.where
+        self._counts = arrays.counts
 
+    training = property(lambda self: self._settings.training)
     mean = property(lambda self: self._statistic(kernels.MEAN))
     var = property(lambda self: self._statistic(kernels.VAR))
     invstd = property(lambda self: self._statistic(kernels.INVSTD))

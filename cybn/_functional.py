@@ -1,8 +1,8 @@
 """Batch normalization as a function."""
 
-from ._checks import check_settings
 from ._geometry import as_input, as_mask, batch_geometry, is_plain
-from ._normalize import normalize
+from ._normalize import Arrays, normalize
+from ._settings import settings_of
 
 
 def batch_norm(
@@ -117,7 +117,7 @@ def normalize_batch(
     if not is_plain(x):
         x = as_input(x, "x")
     geometry = batch_geometry(x.shape, axis)
-    momentum, eps = check_settings(training, momentum, eps)
+    settings = settings_of(training, momentum, eps)
     mask = None if where is None else (*as_mask(where, x.shape, axis), where)
     if training and geometry.values == 1 and x.size:
         raise ValueError(f"x: expected more than 1 value per channel when training, got {x.shape}")
@@ -125,18 +125,5 @@ def normalize_batch(
         raise ValueError("where: expected more than 1 value per channel when training, got 1")
     if not training and running_mean is None and running_var is None:
         raise ValueError("running_mean: expected an array because training=False, got None")
-    return normalize(
-        given,
-        x,
-        geometry,
-        gamma,
-        beta,
-        running_mean,
-        running_var,
-        training,
-        momentum,
-        eps,
-        out,
-        mask,
-        counters,
-    )
+    arrays = Arrays(x, out, gamma, beta, running_mean, running_var)
+    return normalize(given, arrays, geometry, settings, mask, counters)

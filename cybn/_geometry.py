@@ -1,6 +1,5 @@
 """The only place that looks at shapes, axes, dtypes and overlap."""
 
-import copyreg
 import math
 from collections import deque
 from functools import lru_cache, wraps
@@ -17,14 +16,6 @@ from ._runtime import kernels
 is_plain = kernels.is_plain
 
 CONTIGUOUS_ALIGNED = 0x101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
-
-
-def _layout(*axes):
-    """Return the Layout of the level in use, whichever has pickled it."""
-    return kernels.Layout(*axes)
-
-
-copyreg.pickle(kernels.Layout, lambda layout: (_layout, layout.__reduce__()[1]))
 
 
 class Geometry(NamedTuple):
@@ -51,7 +42,7 @@ def _geometry(
     values = outer * inner * group * (samples if shared else 1)
     layout, sizes = None, (kernels.SAVED_ROWS * cells, 0)
     if cells * values:
-        layout = _layout(*axes, group, math.prod(parameters), shared, inside)
+        layout = kernels.Layout(*axes, group, math.prod(parameters), shared, inside)
         sizes = layout.saved_size, layout.scratch_size
     direct = layout is not None and len(parameters) == 1
     return Geometry(

@@ -18,84 +18,93 @@ from ._geometry import (
 )
 from ._memory import empty_like
 from ._runtime import kernels, schedule
+from ._settings import settings_of
 
 OVERWRITTEN = kernels.OVERWRITTEN
+Arrays = kernels.Arrays
 
 
-def normalize(
-    given,
-    x,
-    geometry,
-    gamma=None,
-    beta=None,
-    running_mean=None,
-    running_var=None,
-    training=True,
-    momentum=0.0,
-    eps=1e-5,
-    out=None,
-    mask=None,
-    counters=None,
-    *,
-    centered=True,
-):
-    """Normalize in any geometry; return y and the Cache.
+def normalize(given, arrays, geometry, settings, mask=None, counters=None):
+    """Normalize ``arrays.x`` in any geometry; return y and the Cache.
 
-    `given` is what `x` was converted from, `mask` what `as_mask` returns, and from what, or None.
-    RMS norm is not `centered`.
+    `given` is what x was converted from, `mask` what `as_mask` returns, and from what, or None.
+    `counters` is a function of the number of values: see `normalize_batch`.
     """
-    y = empty_like(x) if out is None else out
-    saved = empty(geometry.saved_size)
-    scratch = new_scratch(geometry) if geometry.scratch_size else None
-    where = counts = None
+    x = arrays.x
+    if arrays.out is None:
+        arrays.out = empty_like(x)
+    y = arrays.out
     count = geometry.values
-    direct = geometry.direct and given is x
     if mask is not None:
-        where, counts, count, _ = mask
-        direct = False
+        arrays.where, arrays.counts, count, _ = mask
     if counters is not None:
         counters = counters(count)
     way = schedule(2 * x.nbytes)
+    allocate(arrays, geometry)
     # The kernel takes the usual arrays as they are; it refuses what is to be converted or is wrong.
-    arrays = x, y, where, counts, gamma, beta, running_mean, running_var, saved, scratch
-    taken = direct and kernels.forward(
-        arrays, geometry.layout, training, centered, momentum, eps, way, counters
+    taken = (
+        geometry.direct
+        and given is x
+        and mask is None
+        and kernels.forward(geometry.layout, settings, way, arrays, counters)
     )
     if not taken:
-        if geometry.per_sample and has_rows(gamma, beta, geometry):
+        if geometry.per_sample and has_rows(arrays.gamma, arrays.beta, geometry):
             geometry = geometry.per_sample
-            saved, scratch = empty(geometry.saved_size), new_scratch(geometry)
-        gamma = as_parameter(gamma, "gamma", geometry.parameters)
-        beta = as_parameter(beta, "beta", geometry.parameters)
-        running = running_mean, running_var
-        _check_forward_memory(given, x, y, mask, gamma, beta, *running, geometry, training)
+            allocate(arrays, geometry)
+        _check(given, arrays, mask, geometry, settings.training)
         if x.size:
-            flat = [as_flat(array, copy=training) for array in running]
-            arrays = x, np.asarray(y), where, counts, gamma, beta, *flat, saved, scratch
-            settings = training, centered, momentum, eps, way
-            taken = insist(kernels.forward(arrays, geometry.layout, *settings))
-            if training and running_mean is not None:
-                commit(zip(running, flat, strict=True), *([counters] if counters else []))
-    kept = None if taken is OVERWRITTEN else x
-    return y, Cache(kept, geometry, saved, gamma, beta, training, centered, where, counts, count)
+            taken = _normalize_checked(arrays, geometry, settings, way, counters)
+    return y, Cache(None if taken is OVERWRITTEN else x, arrays, geometry, settings, count)
+
+
+def _check(given, arrays, mask, geometry, training):
+    """Convert gamma and beta, and raise if anything is wrong with the arrays of a call."""
+    x = arrays.x
+    arrays.gamma = as_parameter(arrays.gamma, "gamma", geometry.parameters)
+    arrays.beta = as_parameter(arrays.beta, "beta", geometry.parameters)
+    read = {
+        "x": given if isinstance(given, np.ndarray) else x,
+        "where": None if mask is None else mask[3],
+        "gamma": arrays.gamma,
+        "beta": arrays.beta,
+    }
+    running = {"running_mean": arrays.running_mean, "running_var": arrays.running_var}
+    check_running(*running.values(), geometry.statistics, read if training else None)
+    check_out(arrays.out, x)
+    check_written({"out": arrays.out}, read | running, may_be=None if training else given)
+
+
+def _normalize_checked(arrays, geometry, settings, way, counters):
+    """Run the kernel on plain arrays of one dimension, and store what it makes of copies."""
+    running = arrays.running_mean, arrays.running_var
+    flat = [as_flat(array, copy=settings.training) for array in running]
+    arrays.running_mean, arrays.running_var = flat
+    arrays.out = np.asarray(arrays.out)
+    taken = insist(kernels.forward(geometry.layout, settings, way, arrays))
+    if settings.training and running[0] is not None:
+        commit(zip(running, flat, strict=True), *([counters] if counters else []))
+    return taken
 
 
 def statistics(x, axis, where):
     """Return the Cache of `forward` without its y: the statistics of each channel."""
     x = as_input(x, "x")
     geometry = batch_geometry(x.shape, axis)
-    selected = (None, None, geometry.values) if where is None else as_mask(where, x.shape, axis)[:3]
-    saved = empty(geometry.saved_size)
+    settings = settings_of()
+    arrays, count = Arrays(x, None, None, None), geometry.values
+    if where is not None:
+        arrays.where, arrays.counts, count = as_mask(where, x.shape, axis)
+    allocate(arrays, geometry)
     if x.size:
-        arrays = x, None, *selected[:2], *[None] * 4, saved, new_scratch(geometry)
-        settings = True, True, 0.0, 1.0, schedule(x.nbytes)
-        insist(kernels.forward(arrays, geometry.layout, *settings))
-    return Cache(x, geometry, saved, None, None, True, True, *selected)
+        insist(kernels.forward(geometry.layout, settings, schedule(x.nbytes), arrays))
+    return Cache(x, arrays, geometry, settings, count)
 
 
-def new_scratch(geometry):
-    """Return an array for what the kernels need while they run, None where a thread has it."""
-    return empty(geometry.scratch_size) if geometry.scratch_size else None
+def allocate(arrays, geometry):
+    """Make what the kernels save, and, unless a thread has it, what they need while they run."""
+    arrays.saved = empty(geometry.saved_size)
+    arrays.scratch = empty(geometry.scratch_size) if geometry.scratch_size else None
 
 
 def insist(taken):
@@ -103,15 +112,3 @@ def insist(taken):
     if not taken:
         raise RuntimeError("cybn: a kernel refused arrays that were checked; please report this")
     return taken
-
-
-def _check_forward_memory(
-    given, x, y, mask, gamma, beta, running_mean, running_var, geometry, training
-):
-    source = given if isinstance(given, np.ndarray) else x
-    where = None if mask is None else mask[3]
-    read = {"x": source, "where": where, "gamma": gamma, "beta": beta}
-    running = {"running_mean": running_mean, "running_var": running_var}
-    check_running(running_mean, running_var, geometry.statistics, read if training else None)
-    check_out(y, x)
-    check_written({"out": y}, read | running, may_be=None if training else given)

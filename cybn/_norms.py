@@ -1,13 +1,14 @@
 """The relatives of batch normalization: layer, RMS, instance and group norm, and weights."""
 
-from ._checks import checked_eps, checked_int
+from ._checks import checked_int
 from ._geometry import (
     as_input,
     batch_geometry,
     sample_geometry,
     trailing_geometry,
 )
-from ._normalize import normalize
+from ._normalize import Arrays, normalize
+from ._settings import settings_of
 
 
 def layer_norm(x, gamma=None, beta=None, *, axis=-1, eps=1e-5, out=None):
@@ -57,7 +58,7 @@ def layer_norm(x, gamma=None, beta=None, *, axis=-1, eps=1e-5, out=None):
     """
     given, x = x, as_input(x, "x")
     geometry = trailing_geometry(x.shape, axis)
-    return normalize(given, x, geometry, gamma, beta, eps=checked_eps(eps), out=out)
+    return normalize(given, Arrays(x, out, gamma, beta), geometry, settings_of(eps=eps))
 
 
 def rms_norm(x, gamma=None, *, axis=-1, eps=1e-5, out=None):
@@ -104,7 +105,8 @@ def rms_norm(x, gamma=None, *, axis=-1, eps=1e-5, out=None):
     """
     given, x = x, as_input(x, "x")
     geometry = trailing_geometry(x.shape, axis)
-    return normalize(given, x, geometry, gamma, None, eps=checked_eps(eps), out=out, centered=False)
+    settings = settings_of(eps=eps, centered=False)
+    return normalize(given, Arrays(x, out, gamma, None), geometry, settings)
 
 
 def instance_norm(x, gamma=None, beta=None, *, axis=1, eps=1e-5, out=None):
@@ -158,7 +160,7 @@ def instance_norm(x, gamma=None, beta=None, *, axis=1, eps=1e-5, out=None):
     """
     given, x = x, as_input(x, "x")
     geometry = sample_geometry(x.shape, axis)
-    return normalize(given, x, geometry, gamma, beta, eps=checked_eps(eps), out=out)
+    return normalize(given, Arrays(x, out, gamma, beta), geometry, settings_of(eps=eps))
 
 
 def group_norm(x, num_groups, gamma=None, beta=None, *, axis=1, eps=1e-5, out=None):
@@ -209,7 +211,7 @@ def group_norm(x, num_groups, gamma=None, beta=None, *, axis=1, eps=1e-5, out=No
     """
     given, x = x, as_input(x, "x")
     geometry = sample_geometry(x.shape, axis, checked_int(num_groups, "num_groups"))
-    return normalize(given, x, geometry, gamma, beta, eps=checked_eps(eps), out=out)
+    return normalize(given, Arrays(x, out, gamma, beta), geometry, settings_of(eps=eps))
 
 
 def weight_standardize(w, *, axis=0, eps=1e-5, out=None):
@@ -258,4 +260,4 @@ def weight_standardize(w, *, axis=0, eps=1e-5, out=None):
     if isinstance(axis, tuple):
         raise TypeError(f"axis: expected an int, got {axis}")
     geometry = batch_geometry(w.shape, axis)
-    return normalize(given, w, geometry, out=out, eps=checked_eps(eps))
+    return normalize(given, Arrays(w, out, None, None), geometry, settings_of(eps=eps))

@@ -1,5 +1,6 @@
 """The only place that chooses a thread count, and loads the kernels of the CPU level."""
 
+import copyreg
 import importlib
 import os
 import re
@@ -25,6 +26,15 @@ MOST_THREADS = 1024
 OMP_COUNTS = r"\s*\+?0*[1-9]\d*\s*(,\s*\+?0*[1-9]\d*\s*)*"
 
 kernels = importlib.import_module(f"{__package__}._kernels_{LEVEL}")
+
+
+def _of_this_level(name, *fields):
+    """Make an object of the kernels in use, whichever level's has been pickled."""
+    return getattr(kernels, name)(*fields)
+
+
+for each in (kernels.Layout, kernels.Settings):
+    copyreg.pickle(each, lambda its: (_of_this_level, (type(its).__name__, *its.__reduce__()[1])))
 
 _setting = None
 _override = ContextVar("cybn_num_threads", default=None)
@@ -116,20 +126,18 @@ def num_threads(n):
         _override.reset(token)
 
 
-def schedule(nbytes):
-    """Return how a kernel is to run a call that moves `nbytes`.
+SERIAL = kernels.Schedule(False, False, SERIAL_BYTES, 1)
 
-    That is: whether the map prefetches what it reads (sums always do), whether to write past the
-    caches, what may be counted on of the last-level cache, and the number of threads. None of them
-    changes a result.
-    """
+
+def schedule(nbytes):
+    """Return how a kernel is to run a call that moves `nbytes`."""
     if nbytes < SERIAL_BYTES:
-        return False, False, SERIAL_BYTES, 1
+        return SERIAL
     size = caches().last
     threads = max(1, min(get_num_threads(), nbytes // BYTES_PER_THREAD))
     # The map reads what was just summed: prefetching that pays where it has left the caches again,
     # and streaming from where input and output begin to push one another out of them.
-    return nbytes > size * 3 // 8, nbytes > size * 2 // 3, size, threads
+    return kernels.Schedule(nbytes > size * 3 // 8, nbytes > size * 2 // 3, size, threads)
 
 
 def _usable_processors():

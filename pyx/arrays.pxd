@@ -8,7 +8,6 @@ from libc.string cimport memcmp, memset
 cdef extern from "numpy/arrayobject.h":
     ctypedef struct PyArrayObject:
         pass
-    int NPY_FLOAT, NPY_DOUBLE, NPY_BOOL
     bint PyArray_ISCARRAY(PyArrayObject*)
     bint PyArray_ISCARRAY_RO(PyArrayObject*)
     int PyArray_TYPE(PyArrayObject*)
@@ -16,65 +15,94 @@ cdef extern from "numpy/arrayobject.h":
     Py_ssize_t* PyArray_DIMS(PyArrayObject*)
     void* PyArray_DATA(PyArrayObject*)
 
+ctypedef void (*Load)(const void*, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
+ctypedef void (*Store)(const double*, Py_ssize_t, void*) noexcept nogil
+ctypedef void (*SetPasses)(void*, const void*) noexcept nogil
+
+cdef struct Storage:    # a dtype, and what can be done with its values
+    int type_number
+    Py_ssize_t itemsize
+    Load load               # so many, each a stride behind the last one
+    Store store             # so many neighbours
+    SetPasses set_passes    # of a Call
+
 cdef enum:
-    MOST_ARRAYS = 10
+    MASK                # rows of the table of storage types: bool, and from there on the numbers
+    NUMBERS
+    STORAGES = 3
 
 # An array of a call, or None: then all is 0. Its shape may be read while the GIL is held.
 cdef struct Array:
     PyArrayObject* object
+    const Storage* storage
     char* data
     Py_ssize_t size, itemsize, nbytes
     int ndim
     const Py_ssize_t* shape
 
-cdef struct Arrays:
-    Array each[MOST_ARRAYS]
-    int count
-    bint refused        # one of them was not plain
+cdef struct Views:      # of the arrays of a call
+    Array x
+    Array dy
+    Array out
+    Array where
+    Array counts
+    Array gamma
+    Array beta
+    Array running_mean
+    Array running_var
+    Array saved
+    Array scratch
+    const Storage* storages     # the table
+    bint refused                # one of them was not plain
 
 
-cdef inline Py_ssize_t itemsize_of(int type_number, bint mask) noexcept:
-    """Of a dtype that the kernels know, or 0."""
-    if mask:
-        return 1 if type_number == NPY_BOOL else 0
-    if type_number == NPY_FLOAT:
-        return sizeof(float)
-    return sizeof(double) if type_number == NPY_DOUBLE else 0
-
-
-cdef inline bint is_usable(PyArrayObject* array, bint writable, bint mask) noexcept:
-    cdef Py_ssize_t itemsize = itemsize_of(PyArray_TYPE(array), mask)
-    return (itemsize != 0 and (PyArray_ISCARRAY(array) if writable else PyArray_ISCARRAY_RO(array))
-            and <size_t>PyArray_DATA(array) % itemsize == 0)    # a flag can be set by hand
-
-
-cdef inline Array* take(
-    Arrays* arrays, object given, type ndarray, bint writable=False, bint mask=False,
+cdef inline const Storage* storage_of(
+    const Storage* storages, int type_number, bint mask,
 ) noexcept:
-    """Take an array, or None; one that is not plain makes the arrays `refused`."""
-    cdef Array* array = &arrays.each[arrays.count]
+    """The row of a dtype, or NULL."""
+    cdef int i
+    for i in range(MASK if mask else NUMBERS, NUMBERS if mask else STORAGES):
+        if storages[i].type_number == type_number:
+            return &storages[i]
+    return NULL
+
+
+cdef inline bint is_usable(
+    PyArrayObject* array, const Storage* storage, bint writable,
+) noexcept:
+    return (storage != NULL
+            and (PyArray_ISCARRAY(array) if writable else PyArray_ISCARRAY_RO(array))
+            and <size_t>PyArray_DATA(array) % storage.itemsize == 0)    # a flag can be set by hand
+
+
+cdef inline void take(
+    Views* views, Array* array, object given, type ndarray, bint writable=False, bint mask=False,
+) noexcept:
+    """Take an array, or None; one that is not plain makes the views `refused`."""
     cdef int axis
     memset(array, 0, sizeof(Array))
-    arrays.count += 1
     if given is None:
-        return array
-    if type(given) is not ndarray or not is_usable(<PyArrayObject*>given, writable, mask):
-        arrays.refused = True
-        return array
+        return
+    if type(given) is not ndarray:
+        views.refused = True
+        return
     array.object = <PyArrayObject*>given
-    array.itemsize = itemsize_of(PyArray_TYPE(array.object), mask)
+    array.storage = storage_of(views.storages, PyArray_TYPE(array.object), mask)
+    if not is_usable(array.object, array.storage, writable):
+        views.refused = True
+        return
+    array.itemsize = array.storage.itemsize
     array.data = <char*>PyArray_DATA(array.object)
     array.ndim, array.shape = PyArray_NDIM(array.object), PyArray_DIMS(array.object)
     array.size = 1
     for axis in range(array.ndim):
         array.size *= array.shape[axis]
     array.nbytes = array.size * array.itemsize
-    return array
 
 
 cdef inline bint alike(const Array* a, const Array* b) noexcept:
     """Whether two arrays have the same shape and dtype."""
-    return (a.ndim == b.ndim and a.itemsize == b.itemsize
+    return (a.ndim == b.ndim and a.storage == b.storage
             and memcmp(a.shape, b.shape, a.ndim * sizeof(Py_ssize_t)) == 0)
 
 
@@ -89,19 +117,17 @@ cdef inline bint overlap(const Array* a, const Array* b) noexcept nogil:
 
 cdef inline bint same(const Array* a, const Array* b) noexcept nogil:
     """Whether two arrays have the same memory and dtype: one may be a view of the other."""
-    return a.data == b.data and a.nbytes == b.nbytes and a.itemsize == b.itemsize
+    return a.data == b.data and a.nbytes == b.nbytes and a.storage == b.storage
 
 
 cdef inline bint is_apart(
-    const Arrays* arrays, const Array* written, const Array* may_be,
+    Views* views, const Array* written, const Array* may_be,
 ) noexcept nogil:
     """Whether a written array shares no memory with another one, unless it is that of `may_be`."""
-    cdef const Array* other
-    cdef int i
-    for i in range(arrays.count):
-        other = &arrays.each[i]
-        if other == written or (other == may_be and same(other, written)):
-            continue
-        if overlap(written, other):
+    cdef const Array* other = &views.x
+    while other <= &views.scratch:      # they lie one after the other
+        if (other != written and not (other == may_be and same(other, written))
+                and overlap(written, other)):
             return False
+        other += 1
     return True

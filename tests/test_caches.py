@@ -176,7 +176,8 @@ def test_a_call_takes_no_more_than_the_most(tmp_path, monkeypatch):
     """However much the system reports: see there whether it streams."""
     found = read_caches(write_tree(tmp_path, machine(2, 1, "2048K", "491520K", 2)), [0, 1], 2)
     monkeypatch.setattr(_runtime, "caches", lambda: found)
-    assert _runtime.schedule(MOST)[:3] == (True, True, MOST)
+    way = _runtime.schedule(MOST)
+    assert (way.from_memory, way.stream, way.cache_size) == (True, True, MOST)
     config = cybn.show_config(mode="dict")
     assert config["cache_size"] == MOST
     assert config["reported_cache_size"] == 480 * MEBI
@@ -193,7 +194,7 @@ def test_this_machine():
 PRINT_SIZES = """
 import cybn
 from cybn import _runtime
-print(cybn.show_config(mode="dict")["cache_size"], _runtime.schedule(1 << 30)[2])
+print(cybn.show_config(mode="dict")["cache_size"], _runtime.schedule(1 << 30).cache_size)
 """
 
 

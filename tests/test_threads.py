@@ -138,11 +138,11 @@ _runtime._quota = lambda: {}
 @needs_openmp
 def test_no_more_threads_than_the_work_pays_for():
     cybn.set_num_threads(64)
-    threads = [_runtime.schedule(1 << exponent)[-1] for exponent in range(16, 31)]
+    threads = [_runtime.schedule(1 << exponent).threads for exponent in range(16, 31)]
     assert threads == sorted(threads)
     assert threads[0] == 1
     assert threads[-1] == 64
-    assert 1 < _runtime.schedule(4 * _runtime.BYTES_PER_THREAD)[-1] <= 4
+    assert 1 < _runtime.schedule(4 * _runtime.BYTES_PER_THREAD).threads <= 4
 
 
 def test_small_call_starts_no_threads():
