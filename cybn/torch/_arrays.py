@@ -2,14 +2,15 @@
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from .. import _geometry
 from .._backward import backward
 from .._cache import Cache
 from .._functional import batch_norm
+from .._normalize import Arrays
 from .._norms import group_norm, instance_norm, layer_norm, rms_norm
+from .._settings import settings_of
 
 _LIKE = {dtype: torch.empty(0, dtype=dtype).numpy() for dtype in (torch.float32, torch.float64)}
 
@@ -69,19 +70,10 @@ def gradients(dy, x, saved, settings, needed):
     if axis == -1:
         dy = dy.movedim(1, -1)
     geometry = _find_geometry(array.shape, axis, settings)
-    like = _LIKE[x.dtype]
-    cache = Cache(
-        array,
-        geometry,
-        saved,
-        like if needed[1] else None,
-        like if needed[2] else None,
-        settings.training,
-        settings.norm != "rms",
-        None,
-        None,
-        geometry.values,
-    )
+    arrays = Arrays(None, None, *(_LIKE[x.dtype] if each else None for each in needed[1:]))
+    arrays.saved = saved
+    kernel_settings = settings_of(settings.training, centered=settings.norm != "rms")
+    cache = Cache(array, arrays, geometry, kernel_settings, geometry.values)
     dx, dgamma, dbeta = backward(_as_array(dy.contiguous()), cache)
     dweight, dbias = (each if each is None else torch.from_numpy(each) for each in (dgamma, dbeta))
     return _as_tensor(dx, x, strides), dweight, dbias
@@ -89,9 +81,7 @@ def gradients(dy, x, saved, settings, needed):
 
 def result_like(x, norm):
     """Return a tensor with the shape and strides of what `forward` makes of x."""
-    if x.is_contiguous() or (
-        by_channel(norm) and x.dim() > 2 and x.movedim(1, -1).is_contiguous()
-    ):
+    if x.is_contiguous() or (by_channel(norm) and x.dim() > 2 and x.movedim(1, -1).is_contiguous()):
         return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device)
     return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 

@@ -6,6 +6,7 @@ import torch
 from torch.autograd import forward_ad
 from torch.nn import functional as F
 
+from ._activations import find_activation
 from ._arrays import Settings
 from ._autograd import normalize
 
@@ -22,12 +23,68 @@ def batch_norm(
     training=False,
     momentum=0.1,
     eps=1e-5,
+    *,
+    residual=None,
+    activation=None,
 ):
-    """As `torch.nn.functional.batch_norm`."""
-    channels = input.shape[1:2]
+    """Normalize each channel, as `torch.nn.functional.batch_norm` does; then add, and activate.
+
+    It is ``activation(batch_norm(input) + residual)``, of which either may be left out.
+
+    Parameters
+    ----------
+    input : torch.Tensor
+        Shape (N, C, ...). A contiguous or channels last tensor is read as it is, and the result has
+        its memory format.
+    running_mean, running_var : torch.Tensor or None
+        Shape (C,); both or neither. Training updates them in place.
+    weight, bias : torch.Tensor, optional
+        Shape (C,): gamma and beta.
+    training : bool
+        Normalize with the statistics of `input`, not with the running ones.
+    momentum : float
+        From 0 to 1, the weight of the new value in the running statistics.
+    eps : float
+        Finite and > 0, added to the variance.
+    residual : torch.Tensor, optional
+        Is added to what is normalized.
+    activation : str or tuple, optional
+        "relu", "relu6", "hardswish", "silu" or ("leaky_relu", slope).
+
+    Returns
+    -------
+    torch.Tensor
+
+    Raises
+    ------
+    ValueError
+        If the activation is another one. For all else the errors are PyTorch's.
+
+    Notes
+    -----
+    float32 and float64 tensors on the CPU are normalized by cybn. All others, and what functorch,
+    forward-mode differentiation or tracing look at, are PyTorch's own.
+
+    Examples
+    --------
+    >>> import torch, cybn.torch
+    >>> x = torch.tensor([[1.0], [3.0]])
+    >>> cybn.torch.batch_norm(x, None, None, training=True, activation="relu")
+    tensor([[0.0000],
+            [1.0000]])
+    """
+    given = input, running_mean, running_var, weight, bias, training, momentum, eps
+    if residual is None and activation is None:
+        return _batch_norm(*given)
+    activate = find_activation(activation)
+    y = _batch_norm(*given)
+    return activate(y if residual is None else y + residual)
+
+
+def _batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps):
     if (
         input.dim() >= 2
-        and _are_taken(input, eps, channels, running_mean, running_var, weight, bias)
+        and _are_taken(input, eps, input.shape[1:2], running_mean, running_var, weight, bias)
         and (running_mean is None) == (running_var is None)
         and (_can_train(input, momentum) if training else running_mean is not None)
     ):
@@ -46,19 +103,42 @@ def instance_norm(
     momentum=0.1,
     eps=1e-5,
 ):
-    """As `torch.nn.functional.instance_norm`.
+    """Normalize each channel of each sample, as `torch.nn.functional.instance_norm` does.
 
-    With both `use_input_stats` and running statistics it is PyTorch's.
+    Parameters
+    ----------
+    input : torch.Tensor
+        Shape (N, C, L, ...).
+    running_mean, running_var : torch.Tensor, optional
+        Shape (C,). If they are to be updated PyTorch does all of it.
+    weight, bias : torch.Tensor, optional
+        Shape (C,): gamma and beta.
+    use_input_stats : bool
+        Normalize with the statistics of `input`, not with the running ones.
+    momentum : float
+        From 0 to 1, the weight of the new value in the running statistics.
+    eps : float
+        Finite and > 0, added to the variance.
+
+    Returns
+    -------
+    torch.Tensor
+
+    Examples
+    --------
+    >>> import torch, cybn.torch
+    >>> cybn.torch.instance_norm(torch.tensor([[[1.0, 3.0], [10.0, 30.0]]]))
+    tensor([[[-1.0000,  1.0000],
+             [-1.0000,  1.0000]]])
     """
-    if not use_input_stats:
-        given = input, running_mean, running_var, weight, bias
-        if running_mean is not None and running_var is not None:
-            return batch_norm(*given, False, momentum, eps)
-    elif (
-        input.dim() >= 3
-        and _are_taken(input, eps, input.shape[1:2], weight, bias)
+    if not use_input_stats and running_mean is not None:
+        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    if (
+        use_input_stats
         and running_mean is None
         and running_var is None
+        and input.dim() >= 3
+        and _are_taken(input, eps, input.shape[1:2], weight, bias)
         and math.prod(input.shape[2:]) > 1
     ):
         settings = Settings("instance", 0, True, 0.0, float(eps))
@@ -69,7 +149,29 @@ def instance_norm(
 
 
 def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
-    """As `torch.nn.functional.group_norm`."""
+    """Normalize groups of channels of each sample, as `torch.nn.functional.group_norm` does.
+
+    Parameters
+    ----------
+    input : torch.Tensor
+        Shape (N, C, ...).
+    num_groups : int
+        A divisor of C.
+    weight, bias : torch.Tensor, optional
+        Shape (C,): gamma and beta.
+    eps : float
+        Finite and > 0, added to the variance.
+
+    Returns
+    -------
+    torch.Tensor
+
+    Examples
+    --------
+    >>> import torch, cybn.torch
+    >>> cybn.torch.group_norm(torch.tensor([[1.0, 3.0, 10.0, 30.0]]), 2)
+    tensor([[-1.0000,  1.0000, -1.0000,  1.0000]])
+    """
     if (
         input.dim() >= 2
         and _are_taken(input, eps, input.shape[1:2], weight, bias)
@@ -83,7 +185,29 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
 
 
 def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
-    """As `torch.nn.functional.layer_norm`."""
+    """Normalize the trailing dimensions, as `torch.nn.functional.layer_norm` does.
+
+    Parameters
+    ----------
+    input : torch.Tensor
+        Its last dimensions have the lengths of `normalized_shape`.
+    normalized_shape : sequence of int
+    weight, bias : torch.Tensor, optional
+        gamma and beta, of that shape.
+    eps : float
+        Finite and > 0, added to the variance.
+
+    Returns
+    -------
+    torch.Tensor
+
+    Examples
+    --------
+    >>> import torch, cybn.torch
+    >>> cybn.torch.layer_norm(torch.tensor([[1.0, 3.0], [10.0, 30.0]]), (2,))
+    tensor([[-1.0000,  1.0000],
+            [-1.0000,  1.0000]])
+    """
     shape = tuple(normalized_shape)
     if _is_trailing(shape, input) and _are_taken(input, eps, shape, weight, bias):
         settings = Settings("layer", len(shape), True, 0.0, float(eps))
@@ -92,12 +216,35 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
 
 
 def rms_norm(input, normalized_shape, weight=None, eps=None):
-    """As `torch.nn.functional.rms_norm`."""
+    """Divide by the root mean square of the trailing dimensions, as PyTorch's function does.
+
+    Parameters
+    ----------
+    input : torch.Tensor
+        Its last dimensions have the lengths of `normalized_shape`.
+    normalized_shape : sequence of int
+    weight : torch.Tensor, optional
+        gamma, of that shape.
+    eps : float, optional
+        Finite and > 0, added to the mean square; None is ``torch.finfo(input.dtype).eps``.
+
+    Returns
+    -------
+    torch.Tensor
+
+    Examples
+    --------
+    >>> import torch, cybn.torch
+    >>> cybn.torch.rms_norm(torch.tensor([[1.0, 7.0], [3.0, 4.0]]), (2,))
+    tensor([[0.2000, 1.4000],
+            [0.8485, 1.1314]])
+    """
     shape = tuple(normalized_shape)
-    of_dtype = torch.finfo(input.dtype).eps if eps is None and input.is_floating_point() else eps
-    if _is_trailing(shape, input) and _are_taken(input, of_dtype, shape, weight):
-        settings = Settings("rms", len(shape), True, 0.0, float(of_dtype))
-        return normalize(input, weight, None, None, None, settings)
+    if _is_trailing(shape, input) and input.is_floating_point():
+        positive = torch.finfo(input.dtype).eps if eps is None else eps
+        if _are_taken(input, positive, shape, weight):
+            settings = Settings("rms", len(shape), True, 0.0, float(positive))
+            return normalize(input, weight, None, None, None, settings)
     return F.rms_norm(input, normalized_shape, weight, eps)
 
 
@@ -106,7 +253,7 @@ def _can_train(x, momentum):
 
 
 def _is_trailing(shape, x):
-    return 0 < len(shape) and x.shape[-len(shape) :] == shape
+    return len(shape) > 0 and x.shape[-len(shape) :] == shape
 
 
 def _are_taken(x, eps, shape, *others):

@@ -178,9 +178,7 @@ def reference(x, weight, bias, saved, settings):
     return F.rms_norm(x, x.shape[-number:], weight, eps)
 
 
-torch.library.register_autograd(
-    "cybn::norm", _differentiate_norm, setup_context=_set_up_norm
-)
+torch.library.register_autograd("cybn::norm", _differentiate_norm, setup_context=_set_up_norm)
 torch.library.register_autograd(
     "cybn::norm_backward", _differentiate_norm_backward, setup_context=_set_up_norm_backward
 )
