@@ -33,7 +33,7 @@ def find_activation(activation):
     """Return a function for an activation as `batch_norm` takes it."""
     if activation is None:
         return _identity
-    name, *parameters = (activation,) if isinstance(activation, str) else activation
+    name, *parameters = activation if isinstance(activation, tuple) and activation else [activation]
     if name not in _FUNCTIONS or len(parameters) != (name == "leaky_relu"):
         raise ValueError(
             'activation: expected None, "relu", "relu6", "hardswish", "silu" or '

@@ -86,10 +86,13 @@ def _batch_norm(input, running_mean, running_var, weight, bias, training, moment
         input.dim() >= 2
         and _are_taken(input, eps, input.shape[1:2], running_mean, running_var, weight, bias)
         and (running_mean is None) == (running_var is None)
-        and (_can_train(input, momentum) if training else running_mean is not None)
+        and (input.numel() > input.shape[1] if training else running_mean is not None)
     ):
-        settings = Settings("batch", 0, bool(training), float(momentum), float(eps))
-        return normalize(input, weight, bias, running_mean, running_var, settings)
+        if not training or running_mean is None:
+            momentum = 0.0
+        if 0 <= momentum <= 1:
+            settings = Settings("batch", 0, bool(training), float(momentum), float(eps))
+            return normalize(input, weight, bias, running_mean, running_var, settings)
     return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
 
 
@@ -246,10 +249,6 @@ def rms_norm(input, normalized_shape, weight=None, eps=None):
             settings = Settings("rms", len(shape), True, 0.0, float(positive))
             return normalize(input, weight, None, None, None, settings)
     return F.rms_norm(input, normalized_shape, weight, eps)
-
-
-def _can_train(x, momentum):
-    return x.numel() > x.shape[1] and 0 <= momentum <= 1
 
 
 def _is_trailing(shape, x):

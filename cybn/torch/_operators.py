@@ -124,39 +124,41 @@ def _set_up_norm_backward(ctx, inputs, output):
 
 
 def _differentiate_norm_backward(ctx, *gradients):
-    """Differentiate what PyTorch's own function has as its gradients."""
+    """Differentiate what PyTorch's own function has as its gradients.
+
+    It is given a weight and a bias in any case: without them not all of that is right in PyTorch.
+    """
     dy, x, weight, saved = ctx.saved_tensors
     further = torch.is_grad_enabled()
+    norm, number, *_ = ctx.settings
+    shape = x.shape[1:2] if by_channel(norm) else x.shape[-number:]
     with torch.enable_grad():
-        dy, x, weight = inputs = [_apart(each) for each in (dy, x, weight)]
-        shape = x.shape[1:2] if by_channel(ctx.settings.norm) else x.shape[-ctx.settings.number :]
+        inputs = dy, x, weight = [
+            _apart(each) for each in (dy, x, x.new_ones(shape) if weight is None else weight)
+        ]
         bias = x.new_zeros(shape, requires_grad=True)
         y = reference(x, weight, bias, saved, ctx.settings)
-        sources = [each for each in (x, weight, bias) if each is not None]
-        firsts = iter(torch.autograd.grad(y, sources, dy, create_graph=True, allow_unused=True))
-        firsts = [each if each is None else next(firsts) for each in (x, weight, bias)]
-        pairs = [
-            (first, gradient)
-            for first, gradient in zip(firsts, gradients, strict=True)
-            if first is not None and first.requires_grad and gradient is not None
+        firsts = torch.autograd.grad(
+            y, (x, weight, bias), dy, create_graph=True, allow_unused=True, materialize_grads=True
+        )
+        wanted = [
+            pair
+            for pair in zip(firsts, gradients, strict=True)
+            if pair[0].requires_grad and pair[1] is not None
         ]
-        wanted = [each for each in inputs if each is not None]
-        if pairs:
-            outputs, weights = zip(*pairs, strict=True)
+        seconds = [None] * len(inputs)
+        if wanted:
+            firsts, gradients = zip(*wanted, strict=True)
             seconds = torch.autograd.grad(
-                outputs, wanted, weights, create_graph=further, allow_unused=True
+                firsts, inputs, gradients, create_graph=further, allow_unused=True
             )
-        else:
-            seconds = [None] * len(wanted)
-    seconds = iter(seconds)
-    seconds = [each if each is None else next(seconds) for each in inputs]
+    if ctx.saved_tensors[2] is None:
+        seconds = *seconds[:2], None
     return *seconds, *[None] * (2 + len(ctx.settings))
 
 
 def _apart(tensor):
     """Return a tensor with gradients of its own, which still lead to the given one's."""
-    if tensor is None:
-        return None
     return tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()
 
 
