@@ -278,7 +278,9 @@ def _are_taken(x, eps, shape, *others):
             and tensor.shape == shape
         ):
             return False
-    return torch.compiler.is_compiling() or not (
+    if torch.compiler.is_compiling():
+        return not torch.compiler.is_exporting()
+    return not (
         torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
         or torch.jit.is_tracing()

@@ -11,8 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ._activations import activation_of_call, activation_of_module
 
-_ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
-_IN_PLACE = (operator.iadd, "add_")
+# torch.fx sees `a += b` as `a + b`.
+_ADDITIONS = (operator.add, torch.add, "add", "add_")
 # What asks for the type of an input gets another answer while fx looks on.
 _QUESTIONS = {"isinstance", "hasattr", "getattr", "type", "callable", "is_tensor"}
 _HOOKS = (
@@ -140,7 +140,8 @@ def _fuse_behind(norm, modules, order):
         chain.append(following)
     if len(chain) == 1:
         return False
-    norm.kwargs = {"residual": residual, "activation": activation}
+    extras = {"residual": residual, "activation": activation}
+    norm.kwargs = {name: value for name, value in extras.items() if value is not None}
     chain[-1].replace_all_uses_with(norm)
     for node in reversed(chain[1:]):
         norm.graph.erase_node(node)
@@ -161,7 +162,7 @@ def _residual(addition, norm, modules, order):
     if residual is norm or order[residual] > order[norm]:
         return None
     # What is written to must be nobody else's: a norm's own result.
-    if addition.target in _IN_PLACE and not (
+    if addition.target == "add_" and not (
         isinstance(modules.get(first.target), _BatchNorm) and _only_user(first) is not None
     ):
         return None

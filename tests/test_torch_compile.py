@@ -1,0 +1,133 @@
+"""cybn.torch under torch.compile, and its operators."""
+
+import copy
+
+import pytest
+from torch import nn
+from torch_peer import channels_last, leaf, same, torch
+
+import cybn.torch
+
+# torch.compile's own imports and backends warn.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+CASES = {  # norm, number, training, and what is behind x
+    "batch, training": ("batch", 0, True, (4,)),
+    "batch, inference": ("batch", 0, False, (4,)),
+    "instance": ("instance", 0, True, (4,)),
+    "group": ("group", 2, True, (4,)),
+    "layer": ("layer", 2, True, (5, 6)),
+    "rms": ("rms", 1, True, (6,)),
+}
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels last"])
+@pytest.mark.parametrize("needed", [False, True], ids=["no gradient", "gradients"])
+@pytest.mark.parametrize("case", CASES)
+def test_opcheck(case, needed, last):
+    norm, number, training, shape = CASES[case]
+    x = torch.randn(3, 4, 5, 6, requires_grad=needed)
+    x = channels_last(x) if last else x
+    weight, bias = (torch.randn(shape, requires_grad=needed) for _ in range(2))
+    if norm == "rms":
+        bias = None
+    running = (torch.zeros(4), torch.ones(4)) if norm == "batch" else (None, None)
+    settings = norm, number, training, 0.1, 1e-5
+    for parameters in ((weight, bias), (None, None)):
+        given = x, *parameters, *running, *settings
+        torch.library.opcheck(torch.ops.cybn.norm.default, given)
+        _, saved, *_ = torch.ops.cybn.norm(*given)
+        dy = torch.randn(3, 4, 5, 6, requires_grad=needed)
+        wanted = [True, parameters[0] is not None, parameters[1] is not None]
+        given = dy, x, parameters[0], saved, *settings, wanted
+        torch.library.opcheck(torch.ops.cybn.norm_backward.default, given)
+
+
+class Block(nn.Module):
+    """Every norm, with what may write in place between."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.instance, self.group = nn.InstanceNorm2d(4, affine=True), nn.GroupNorm(2, 4)
+        self.layer, self.rms = nn.LayerNorm(6), nn.RMSNorm(6)
+        self.bn1, self.relu = nn.BatchNorm1d(4, momentum=0.3), nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        x = self.relu(self.bn(self.conv(x)))
+        x = self.rms(self.layer(self.group(self.instance(x)))).mul_(2)
+        return self.bn1(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("backend", "fuse"), [("aot_eager", False), ("aot_eager", True), ("inductor", False)]
+)
+def test_compiled_has_the_bits_of_eager(backend, fuse):
+    """In one graph, for more than one batch size, forward and backward; convolution apart."""
+    torch.manual_seed(0)
+    eager = cybn.torch.convert(Block(), fuse=fuse)
+    eager.conv = nn.Identity()
+    eager.bn = cybn.torch.BatchNorm2d(3)
+    eager.instance, eager.group = nn.Identity(), cybn.torch.GroupNorm(3, 3)
+    eager.bn1 = cybn.torch.BatchNorm1d(3)
+    model = copy.deepcopy(eager)
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=backend)
+    for training in (True, False):
+        eager.train(training)
+        model.train(training)
+        for batch in (2, 5):
+            x = channels_last(torch.randn(batch, 3, 5, 6, requires_grad=True))
+            results = []
+            for each, module in ((eager, eager), (compiled, model)):
+                given = leaf(x)
+                y = each(given)
+                y.backward(torch.ones_like(y).cumsum(0))
+                results.append([y, given.grad, *[p.grad for p in module.parameters()]])
+                results[-1] += list(module.buffers())
+                module.zero_grad()
+            assert len(results[0]) > 10
+            assert all(map(torch.equal, *results))
+
+
+@pytest.mark.parametrize("name", ["batch_norm", "layer_norm"])
+def test_dynamic_batch_makes_one_graph(name):
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    given = (None, None, None, None, True) if name == "batch_norm" else ((4,),)
+    compiled = torch.compile(
+        lambda x: getattr(cybn.torch, name)(x, *given), fullgraph=True, backend=counter
+    )
+    for batch in (3, 4, 5, 6, 7):
+        x = torch.randn(batch, 4)
+        torch._dynamo.mark_dynamic(x, 0)
+        assert same(compiled(x), getattr(cybn.torch, name)(x, *given))
+    assert counter.frame_count == 1
+
+
+def test_operators_change_none_of_their_arguments():
+    running = torch.zeros(4), torch.ones(4)
+    x = torch.randn(8, 4)
+    _, _, mean, var = torch.ops.cybn.norm(x, None, None, *running, "batch", 0, True, 0.1, 1e-5)
+    assert running[0].eq(0).all()
+    assert running[1].eq(1).all()
+    cybn.torch.batch_norm(x, *running, training=True)
+    assert torch.equal(mean, running[0])
+    assert torch.equal(var, running[1])
+
+
+def test_operators_have_gradients_of_their_own():
+    x = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    norm = lambda x: torch.ops.cybn.norm(  # noqa: E731
+        x, None, None, None, None, "layer", 1, True, 0.0, 1e-5
+    )[0]
+    assert torch.autograd.gradcheck(norm, x)
+    assert torch.autograd.gradgradcheck(norm, x)
+
+
+def test_export_and_trace():
+    """What is exported runs without cybn: see docs/torch.md."""
+    model, x = cybn.torch.convert(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))), torch.ones(2, 4)
+    traced = torch.jit.trace(model, x)
+    assert "cybn" not in str(traced.inlined_graph)
+    exported = torch.export.export(model, (x,))
+    assert "cybn" not in str(exported.graph)
+    assert torch.allclose(exported.module()(x), model(x), atol=1e-5)
