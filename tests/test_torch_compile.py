@@ -44,49 +44,47 @@ def test_opcheck(case, needed, last):
 
 
 class Block(nn.Module):
-    """Every norm, with what may write in place between."""
+    """Every norm, and between them what has the same bits compiled."""
 
     def __init__(self):
         super().__init__()
-        self.conv, self.bn = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.bn, self.relu = nn.BatchNorm2d(4), nn.ReLU(inplace=True)
         self.instance, self.group = nn.InstanceNorm2d(4, affine=True), nn.GroupNorm(2, 4)
-        self.layer, self.rms = nn.LayerNorm(6), nn.RMSNorm(6)
-        self.bn1, self.relu = nn.BatchNorm1d(4, momentum=0.3), nn.ReLU(inplace=True)
+        self.layer, self.rms, self.bn1 = nn.LayerNorm(6), nn.RMSNorm(6), nn.BatchNorm1d(4)
 
     def forward(self, x):
-        x = self.relu(self.bn(self.conv(x)))
+        x = self.relu(self.bn(x))
         x = self.rms(self.layer(self.group(self.instance(x)))).mul_(2)
-        return self.bn1(x.mean((2, 3)))
+        return self.bn1(x[:, :, 1, 2])
+
+
+def results_of(call, module, x):
+    """Return y, all gradients and all buffers."""
+    given = leaf(x)
+    y = call(given)
+    y.backward(torch.linspace(-1, 1, y.numel()).reshape(y.shape))
+    gradients = [each.grad.clone() for each in (given, *module.parameters())]
+    module.zero_grad()
+    return [y, *gradients, *(each.clone() for each in module.buffers())]
 
 
 @pytest.mark.parametrize(
-    ("backend", "fuse"), [("aot_eager", False), ("aot_eager", True), ("inductor", False)]
+    ("backend", "fuse"), [("aot_eager", False), ("inductor", False), ("inductor", True)]
 )
 def test_compiled_has_the_bits_of_eager(backend, fuse):
-    """In one graph, for more than one batch size, forward and backward; convolution apart."""
-    torch.manual_seed(0)
+    """In one graph, for more than one batch size, forward and backward."""
     eager = cybn.torch.convert(Block(), fuse=fuse)
-    eager.conv = nn.Identity()
-    eager.bn = cybn.torch.BatchNorm2d(3)
-    eager.instance, eager.group = nn.Identity(), cybn.torch.GroupNorm(3, 3)
-    eager.bn1 = cybn.torch.BatchNorm1d(3)
     model = copy.deepcopy(eager)
     compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=backend)
     for training in (True, False):
         eager.train(training)
         model.train(training)
-        for batch in (2, 5):
-            x = channels_last(torch.randn(batch, 3, 5, 6, requires_grad=True))
-            results = []
-            for each, module in ((eager, eager), (compiled, model)):
-                given = leaf(x)
-                y = each(given)
-                y.backward(torch.ones_like(y).cumsum(0))
-                results.append([y, given.grad, *[p.grad for p in module.parameters()]])
-                results[-1] += list(module.buffers())
-                module.zero_grad()
-            assert len(results[0]) > 10
-            assert all(map(torch.equal, *results))
+        for batch in (3, 5):
+            x = channels_last(torch.randn(batch, 4, 5, 6, requires_grad=True))
+            expected, actual = results_of(eager, eager, x), results_of(compiled, model, x)
+            assert [torch.equal(*pair) for pair in zip(actual, expected, strict=True)] == (
+                [True] * len(expected)
+            )
 
 
 @pytest.mark.parametrize("name", ["batch_norm", "layer_norm"])
@@ -127,7 +125,7 @@ def test_export_and_trace():
     """What is exported runs without cybn: see docs/torch.md."""
     model, x = cybn.torch.convert(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))), torch.ones(2, 4)
     traced = torch.jit.trace(model, x)
-    assert "cybn" not in str(traced.inlined_graph)
+    assert "^" not in str(traced.inlined_graph)  # a call of Python
     exported = torch.export.export(model, (x,))
     assert "cybn" not in str(exported.graph)
     assert torch.allclose(exported.module()(x), model(x), atol=1e-5)

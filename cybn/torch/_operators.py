@@ -117,7 +117,7 @@ def _differentiate_norm(ctx, dy, *_):
 
 
 def _set_up_norm_backward(ctx, inputs, output):
-    *tensors, norm, number, training, momentum, eps, _ = inputs
+    *tensors, norm, number, training, momentum, eps, ctx.needed = inputs
     ctx.settings = Settings(norm, number, training, momentum, eps)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*tensors)
@@ -142,9 +142,9 @@ def _differentiate_norm_backward(ctx, *gradients):
             y, (x, weight, bias), dy, create_graph=True, allow_unused=True, materialize_grads=True
         )
         wanted = [
-            pair
-            for pair in zip(firsts, gradients, strict=True)
-            if pair[0].requires_grad and pair[1] is not None
+            (first, gradient)
+            for first, gradient, each in zip(firsts, gradients, ctx.needed, strict=True)
+            if each and first.requires_grad and gradient is not None
         ]
         seconds = [None] * len(inputs)
         if wanted:
