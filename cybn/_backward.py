@@ -12,7 +12,7 @@ from ._normalize import Arrays, insist
 from ._runtime import kernels, schedule
 
 
-def backward(dy, cache, *, out=None):
+def backward(dy, cache, *, out=None, residual_out=None):
     """Return the gradients of a loss, given its gradient with respect to `y`.
 
     Through training, with ``xhat = (x - mean) * invstd`` and n values a channel [1]_::
@@ -70,6 +70,8 @@ def backward(dy, cache, *, out=None):
     dgamma = None if cache._gamma is None else empty(flat, cache._gamma.dtype)
     dbeta = None if cache._beta is None else empty(flat, cache._beta.dtype)
     arrays = Arrays(x, dx, dgamma, dbeta, dy=dy)
+    if cache._third is not None or residual_out is not None:
+        arrays.third, arrays.dresidual = cache._third, _residual_out(cache, residual_out)
     arrays.where, arrays.counts = cache._where, cache._counts
     arrays.saved = cache._saved
     arrays.scratch = empty(geometry.scratch_size) if geometry.scratch_size else None
@@ -84,7 +86,17 @@ def backward(dy, cache, *, out=None):
                     gradient.fill(0)
     if len(shape) != 1:
         dgamma, dbeta = (None if each is None else each.reshape(shape) for each in (dgamma, dbeta))
-    return Gradients(dx, dgamma, dbeta)
+    gradients = Gradients(dx, dgamma, dbeta)
+    if arrays.dresidual is not None:
+        gradients.dresidual = arrays.dresidual if residual_out is None else residual_out
+    return gradients
+
+
+def _residual_out(cache, residual_out):
+    """Return what receives the residual's gradient."""
+    if cache._third is None:
+        raise ValueError("residual_out: expected None of a call without a residual, got an array")
+    return empty_like(cache._third) if residual_out is None else residual_out
 
 
 def _check(arrays, cache):
@@ -95,6 +107,12 @@ def _check(arrays, cache):
         raise ValueError("cache: expected one that has not been changed, got another x")
     check_out(arrays.out, x)
     source = given if isinstance(given, np.ndarray) else arrays.dy
+    written = {"out": arrays.out}
     read = {"dy": source, "cache.x": x, "cache.where": cache._where, "cache": cache._saved}
-    check_written({"out": arrays.out}, read, may_be=given)
+    if arrays.third is not None:
+        read["cache's residual or y"] = arrays.third
+        check_out(arrays.dresidual, arrays.third, "residual_out")
+        written = {"out": arrays.out, "residual_out": arrays.dresidual}
+    check_written(written, read, may_be=given)
     arrays.out = np.asarray(arrays.out)
+    arrays.dresidual = None if arrays.dresidual is None else np.asarray(arrays.dresidual)

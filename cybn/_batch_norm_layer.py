@@ -9,6 +9,8 @@ from ._functional import normalize_batch
 from ._geometry import commit
 from ._layer import TrackingLayer, check_channels
 from ._moments import Moments, moments_of
+from ._normalize import Arrays
+from ._settings import settings_of
 
 
 class BatchNorm(TrackingLayer):
@@ -141,20 +143,12 @@ class BatchNorm(TrackingLayer):
             self._check_running(x=x, where=where, out=out)
             checked_int(self.num_values_tracked, "num_values_tracked", least=0)
         averaged = self.track_running_stats and not pools
-        y, cache = normalize_batch(
-            x,
-            self.gamma,
-            self.beta,
-            self.running_mean if averaged else None,
-            self.running_var if averaged else None,
-            self.training or not self.track_running_stats,
-            0.0 if self.momentum is None else self.momentum,
-            self.eps,
-            self.axis,
-            where,
-            out,
-            self._counters if tracks and averaged else None,
-        )
+        running = (self.running_mean, self.running_var) if averaged else (None, None)
+        training = self.training or not self.track_running_stats
+        settings = settings_of(training, 0.0 if self.momentum is None else self.momentum, self.eps)
+        arrays = Arrays(x, out, self.gamma, self.beta, *running)
+        counters = self._counters if tracks and averaged else None
+        y, cache = normalize_batch(arrays, settings, self.axis, where, counters)
         if pools:
             self._pool(cache)
         self.cache = cache

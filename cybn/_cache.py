@@ -8,8 +8,14 @@ import numpy as np
 from ._runtime import kernels
 
 
-class Gradients(NamedTuple):
-    """Gradients of a loss, as `backward` returns them.
+class _Gradients(NamedTuple):
+    dx: np.ndarray
+    dgamma: np.ndarray | None
+    dbeta: np.ndarray | None
+
+
+class Gradients(_Gradients):
+    """Gradients of a loss, as `backward` returns them: the named tuple ``(dx, dgamma, dbeta)``.
 
     Attributes
     ----------
@@ -17,11 +23,12 @@ class Gradients(NamedTuple):
         With respect to x, of its shape and dtype.
     dgamma, dbeta : numpy.ndarray or None
         With respect to gamma and beta, of their shape and dtype; None where there was none.
+    dresidual : numpy.ndarray or None
+        With respect to the residual, of its shape and dtype. It is no member of the tuple, which
+        has three with and without it.
     """
 
-    dx: np.ndarray
-    dgamma: np.ndarray | None
-    dbeta: np.ndarray | None
+    dresidual = None
 
 
 class Cache:
@@ -50,7 +57,7 @@ class Cache:
     """
 
     __slots__ = (
-        *("_beta", "_counts", "_gamma", "_geometry", "_saved", "_settings", "_where"),
+        *("_beta", "_counts", "_gamma", "_geometry", "_saved", "_settings", "_third", "_where"),
         *("count", "x"),
     )
 
@@ -62,6 +69,7 @@ class Cache:
         self._saved = arrays.saved
         self._gamma = arrays.gamma
         self._beta = arrays.beta
+        self._third = arrays.third  # the residual, or with one the result, if that decides
         self._where = arrays.where
         self._counts = arrays.counts
 

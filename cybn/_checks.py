@@ -60,6 +60,14 @@ def checked_eps(eps):
     return eps
 
 
+def checked_slope(slope):
+    """Return the slope of an activation below 0 as a float."""
+    slope = _as_float(slope, "activation")
+    if not 0 <= slope < math.inf:
+        raise ValueError(f"activation: expected a finite slope >= 0, got {slope}")
+    return slope
+
+
 def _as_float(value, name):
     if not isinstance(value, Real):
         raise TypeError(f"{name}: expected a float, got {type(value).__name__}")

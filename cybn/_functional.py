@@ -17,6 +17,8 @@ def batch_norm(
     eps=1e-5,
     axis=1,
     where=None,
+    activation=None,
+    residual=None,
     out=None,
 ):
     """Normalize `x` over all axes but one, then scale by gamma and shift by beta.
@@ -49,6 +51,11 @@ def batch_norm(
         The values that count. It broadcasts against `x`, of length 1 on the channel axis (with
         several, on any of them or none). All else is not read, and is 0 in `y` and dx. The cache
         has a copy of it.
+    activation : None, str or tuple
+        What `y` goes through at last: ``"relu"``, ``"relu6"``, ``("leaky_relu", slope)`` with a
+        finite slope >= 0, ``"hardswish"`` or ``"silu"``.
+    residual : array_like, optional
+        Is added before the activation: x's shape and dtype, or float32 beside an x of 16 bit.
     out : numpy.ndarray, optional
         Receives `y`: x's shape and dtype, C-contiguous, writable. It may be `x` itself in
         inference, or another view of all of it, after which `backward` cannot use the cache.
@@ -86,44 +93,30 @@ def batch_norm(
     array([[-1., -1.],
            [ 1.,  1.]], dtype=float32)
     """
-    return normalize_batch(
-        x, gamma, beta, running_mean, running_var, training, momentum, eps, axis, where, out
-    )
+    settings = settings_of(training, momentum, eps, True, activation)
+    arrays = Arrays(x, out, gamma, beta, running_mean, running_var, residual)
+    return normalize_batch(arrays, settings, axis, where)
 
 
 forward = batch_norm
 
 
-def normalize_batch(
-    x,
-    gamma,
-    beta,
-    running_mean,
-    running_var,
-    training,
-    momentum,
-    eps,
-    axis,
-    where,
-    out,
-    counters=None,
-):
+def normalize_batch(arrays, settings, axis, where, counters=None):
     """As `batch_norm`; for a layer, `counters` says what else changes with the running arrays.
 
     It is a function of the number of values, which returns an object and new values of its
     attributes, or None.
     """
-    given = x
+    given = x = arrays.x
+    training = settings.training
     if not is_plain(x):
-        x = as_input(x, "x")
+        x = arrays.x = as_input(x, "x")
     geometry = batch_geometry(x.shape, axis)
-    settings = settings_of(training, momentum, eps)
     mask = None if where is None else (*as_mask(where, x.shape, axis), where)
     if training and geometry.values == 1 and x.size:
         raise ValueError(f"x: expected more than 1 value per channel when training, got {x.shape}")
     if training and mask is not None and (mask[2] == 1).any():
         raise ValueError("where: expected more than 1 value per channel when training, got 1")
-    if not training and running_mean is None and running_var is None:
+    if not training and arrays.running_mean is None and arrays.running_var is None:
         raise ValueError("running_mean: expected an array because training=False, got None")
-    arrays = Arrays(x, out, gamma, beta, running_mean, running_var)
     return normalize(given, arrays, geometry, settings, mask, counters)

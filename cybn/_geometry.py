@@ -236,6 +236,21 @@ def as_parameter(value, name, shape):
     return as_flat(value, copy=False)
 
 
+def as_residual(value, name, x):
+    """Return a residual, or its gradient, as a plain array: of x's shape, and of x's dtype.
+
+    Beside an x of 16 bit it may be float32.
+    """
+    if not is_plain(value):
+        value = as_array(value, name)
+        _check_float(value, name)
+        value = as_plain(value)
+    _check_shape(value, name, x.shape)
+    if value.dtype != x.dtype and not (x.itemsize == 2 and value.dtype == FLOAT32):
+        raise TypeError(f"{name}: expected x's dtype, {x.dtype}, got {value.dtype}")
+    return value
+
+
 def check_running(running_mean, running_var, shape, read=None):
     """Raise unless the running arrays are both None, or both float arrays of this shape.
 
@@ -255,14 +270,14 @@ def check_running(running_mean, running_var, shape, read=None):
         check_written(running, read)
 
 
-def check_out(out, like):
+def check_out(out, like, name="out"):
     """Raise unless `out` can receive a result of the shape and dtype of `like`."""
-    out = _checked_ndarray(out, "out")
+    out = _checked_ndarray(out, name)
     if out.dtype != like.dtype:
-        raise TypeError(f"out: expected {like.dtype}, got {out.dtype}")
-    _check_shape(out, "out", like.shape)
+        raise TypeError(f"{name}: expected {like.dtype}, got {out.dtype}")
+    _check_shape(out, name, like.shape)
     if out.flags.num & CONTIGUOUS_ALIGNED != CONTIGUOUS_ALIGNED:
-        raise ValueError("out: expected a C-contiguous, aligned array, got another layout")
+        raise ValueError(f"{name}: expected a C-contiguous, aligned array, got another layout")
 
 
 def check_written(written, others, may_be=None):

@@ -9,6 +9,7 @@ from ._geometry import (
     as_input,
     as_mask,
     as_parameter,
+    as_residual,
     batch_geometry,
     check_out,
     check_running,
@@ -39,7 +40,7 @@ def normalize(given, arrays, geometry, settings, mask=None, counters=None):
         arrays.where, arrays.counts, count, _ = mask
     if counters is not None:
         counters = counters(count)
-    way = schedule(2 * x.nbytes)
+    way = schedule((2 if arrays.third is None else 3) * x.nbytes)
     allocate(arrays, geometry)
     # The kernel takes the usual arrays as they are; it refuses what is to be converted or is wrong.
     taken = (
@@ -55,7 +56,10 @@ def normalize(given, arrays, geometry, settings, mask=None, counters=None):
         _check(given, arrays, mask, geometry, settings.training)
         if x.size:
             taken = _normalize_checked(arrays, geometry, settings, way, counters)
-    return y, Cache(None if taken is OVERWRITTEN else x, arrays, geometry, settings, count)
+    cache = Cache(None if taken is OVERWRITTEN else x, arrays, geometry, settings, count)
+    if settings.by_result and arrays.third is not None:
+        cache._third = y
+    return y, cache
 
 
 def _check(given, arrays, mask, geometry, training):
@@ -63,11 +67,15 @@ def _check(given, arrays, mask, geometry, training):
     x = arrays.x
     arrays.gamma = as_parameter(arrays.gamma, "gamma", geometry.parameters)
     arrays.beta = as_parameter(arrays.beta, "beta", geometry.parameters)
+    residual = arrays.third
+    if residual is not None:
+        arrays.third = as_residual(residual, "residual", x)
     read = {
         "x": given if isinstance(given, np.ndarray) else x,
         "where": None if mask is None else mask[3],
         "gamma": arrays.gamma,
         "beta": arrays.beta,
+        "residual": residual,
     }
     running = {"running_mean": arrays.running_mean, "running_var": arrays.running_var}
     check_running(*running.values(), geometry.statistics, read if training else None)

@@ -44,6 +44,8 @@ cdef struct Views:      # of the arrays of a call
     Array x
     Array dy
     Array out
+    Array third
+    Array dresidual
     Array where
     Array counts
     Array gamma
@@ -100,10 +102,13 @@ cdef inline void take(
     array.nbytes = array.size * array.itemsize
 
 
+cdef inline bint same_shape(const Array* a, const Array* b) noexcept:
+    return a.ndim == b.ndim and memcmp(a.shape, b.shape, a.ndim * sizeof(Py_ssize_t)) == 0
+
+
 cdef inline bint alike(const Array* a, const Array* b) noexcept:
     """Whether two arrays have the same shape and dtype."""
-    return (a.ndim == b.ndim and a.storage == b.storage
-            and memcmp(a.shape, b.shape, a.ndim * sizeof(Py_ssize_t)) == 0)
+    return a.storage == b.storage and same_shape(a, b)
 
 
 cdef inline bint is_vector(const Array* array, Py_ssize_t length) noexcept nogil:

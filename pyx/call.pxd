@@ -4,17 +4,18 @@
 from libc.string cimport memcpy
 
 from plan cimport Plan, ceil_div
-from rows cimport LINE, Mask, on_line
+from rows cimport LINE, Fused, Mask, on_line
 
 cdef enum:              # of `saved`; then gamma and beta as they were given, if they are inside
     mean_row
     slope_row           # gamma / sqrt(var + eps)
     var_row
     invstd_row
+    beta_row
     saved_rows
 
 cdef enum:              # of `scratch`; then two rows of partial sums a block
-    center_row          # forward: beta
+    center_row          # of backward
     count_row           # values of the statistic
     sum_row             # of all blocks; backward: dbeta
     product_row         # backward: dgamma
@@ -43,10 +44,11 @@ cdef struct Call:
     void* out
     Py_ssize_t itemsize             # of each of these
     const double* shift             # of the cells: is taken off v, or where v is NULL off u
-    const double* coefficients[4]   # of the cells' map: mean, slope, center, scale
+    const double* coefficients[5]   # of the cells' map: mean, slope, center, scale, beta
     const double* gamma             # of the values of a cell: then they are not in the rows
     const double* beta
     Mask where                      # of x's shape, or NULL
+    const Fused* fused              # or NULL
     double* saved
     double* scratch
     double momentum, eps

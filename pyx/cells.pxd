@@ -4,7 +4,7 @@ from libc.string cimport memchr, memset
 
 from arrays cimport Array
 from call cimport (
-    Call, center_row, count_row, inner_row, padded, product_row, row, saved, saved_rows, shift_row,
+    Call, beta_row, count_row, inner_row, padded, product_row, row, saved, saved_rows, shift_row,
     slope_row, sum_row, take_parameters,
 )
 from plan cimport Plan, Shape
@@ -38,7 +38,7 @@ cdef inline void set_parameters(Call* call, const Array* gamma, const Array* bet
         take_parameters(call)
         gamma = beta = &none
     fill(gamma, 1, call.plan.cells, saved(call, slope_row))
-    fill(beta, 0, call.plan.cells, row(call, center_row))
+    fill(beta, 0, call.plan.cells, saved(call, beta_row))
 
 
 cdef inline void set_counts(const Call* call, const Array* counts) noexcept nogil:

@@ -29,11 +29,11 @@ from cython cimport freelist
 from cython.parallel cimport parallel
 
 from arrays cimport (
-    MASK, NUMBERS, STORAGES, Load, SetPasses, Storage, Store, Views, alike, is_apart,
-    is_vector, take,
+    MASK, NUMBERS, STORAGES, Array, Load, SetPasses, Storage, Store, Views, alike, is_apart,
+    is_vector, same_shape, take,
 )
 from call cimport (
-    Call, center_row, dx_slope_row, invstd_row, mean_row, part_by_part, row, running_mean_row,
+    Call, beta_row, center_row, dx_slope_row, invstd_row, mean_row, part_by_part, row, running_mean_row,
     running_var_row, saved, saved_rows, saved_values, scratch_values, shift_row, slope_row,
     take_parameters, var_row,
 )
@@ -41,7 +41,10 @@ from cells cimport fill, give, give_gradients, load_shift, set_counts, set_param
 from maps cimport map_pass
 from phases cimport arithmetic, plain_arithmetic, restore_arithmetic, run_phases
 from plan cimport Plan, Shape, keep_columns, make_plan, plan_map
-from rows cimport THREAD_SCRATCH, Mask, real, thread_scratch
+from rows cimport (
+    ACTIVATION_COUNT, ACTIVATIONS, THREAD_SCRATCH, Activation, Fused, Mask, real,
+    thread_scratch,
+)
 from solve cimport settle_backward, settle_forward, solve_backward, solve_forward
 from sums cimport sum_pass
 
@@ -54,6 +57,9 @@ cdef extern from "numpy/arrayobject.h":
 
 MEAN, VAR, INVSTD, SAVED_ROWS = mean_row, var_row, invstd_row, saved_rows
 OVERWRITTEN = 2
+ACTIVATION_NAMES = [ACTIVATIONS[i].name.decode() for i in range(ACTIVATION_COUNT)]
+WITH_SLOPE = [ACTIVATIONS[i].name.decode() for i in range(ACTIVATION_COUNT)
+              if ACTIVATIONS[i].has_slope]
 
 
 cdef void set_passes(Call* call, const real* x) noexcept nogil:
@@ -110,12 +116,28 @@ cdef class Settings:
     cdef readonly bint training     # with its own statistics
     cdef readonly bint centered     # about its mean; RMS norm is not
     cdef readonly double momentum, eps
+    cdef readonly str activation    # or None
+    cdef readonly double slope      # of it, below 0
+    cdef const Activation* row
 
-    def __init__(self, bint training, bint centered, double momentum, double eps):
+    def __init__(
+        self, bint training, bint centered, double momentum, double eps, str activation=None,
+        double slope=0,
+    ):
         self.training, self.centered, self.momentum, self.eps = training, centered, momentum, eps
+        self.activation, self.slope = activation, slope
+        self.row = NULL
+        if activation is not None:
+            self.row = &ACTIVATIONS[ACTIVATION_NAMES.index(activation)]
+
+    @property
+    def by_result(self):
+        """Whether the activation's derivative is decided by its result."""
+        return self.row != NULL and self.row.by_result
 
     def __reduce__(self):
-        return Settings, (self.training, self.centered, self.momentum, self.eps)
+        return Settings, (self.training, self.centered, self.momentum, self.eps, self.activation,
+                          self.slope)
 
 
 cdef class Schedule:
@@ -135,15 +157,19 @@ cdef class Schedule:
 cdef class Arrays:
     """The arrays of a call, or None for each that there is not.
 
-    `where` is a mask; `counts` are then the values of each channel that it selects. Backward writes
-    dx to `out`, and the gradients to `gamma` and `beta`.
+    `where` is a mask; `counts` are then the values of each channel that it selects. `third` is the
+    residual; in backward, where the result decides the activation's derivative, it is the result.
+    Backward writes dx to `out`, and the gradients to `gamma`, `beta` and `dresidual`.
     """
 
-    cdef public object x, dy, out, where, counts, gamma, beta, running_mean, running_var
-    cdef public object saved, scratch
+    cdef public object x, dy, out, third, dresidual, where, counts, gamma, beta
+    cdef public object running_mean, running_var, saved, scratch
 
-    def __init__(self, x, out, gamma, beta, running_mean=None, running_var=None, dy=None):
+    def __init__(
+        self, x, out, gamma, beta, running_mean=None, running_var=None, third=None, dy=None,
+    ):
         self.x, self.dy, self.out, self.gamma, self.beta = x, dy, out, gamma, beta
+        self.third = third
         self.running_mean, self.running_var = running_mean, running_var
 
 
@@ -153,6 +179,8 @@ cdef void view(Views* views, Arrays arrays, bint forward, bint training) noexcep
     take(views, &views.x, arrays.x, ndarray)
     take(views, &views.dy, arrays.dy, ndarray)
     take(views, &views.out, arrays.out, ndarray, True)
+    take(views, &views.third, arrays.third, ndarray)
+    take(views, &views.dresidual, arrays.dresidual, ndarray, True)
     take(views, &views.where, arrays.where, ndarray, False, True)
     take(views, &views.counts, arrays.counts, ndarray)
     take(views, &views.gamma, arrays.gamma, ndarray, not forward)
@@ -163,12 +191,21 @@ cdef void view(Views* views, Arrays arrays, bint forward, bint training) noexcep
     take(views, &views.scratch, arrays.scratch, ndarray, True)
 
 
+cdef bint is_residual(const Array* array, const Array* x) noexcept:
+    """Whether it has x's shape, and its dtype, or is of float32 beside one of 16 bit."""
+    return same_shape(array, x) and (
+        array.storage == x.storage
+        or (x.itemsize < <Py_ssize_t>sizeof(float) and array.storage.type_number == NPY_FLOAT))
+
+
 cdef bint fits(Views* views, Layout layout) noexcept:
     """Whether the arrays have the sizes that the plan goes by."""
     cdef const Shape* shape = &layout.plan.shape
     cdef Py_ssize_t size = layout.plan.size
     return (not views.refused and views.x.size == size
             and (views.where.data == NULL or views.where.size == size)
+            and (views.third.data == NULL or is_residual(&views.third, &views.x))
+            and (views.dresidual.data == NULL or is_residual(&views.dresidual, &views.x))
             and is_vector(&views.counts, shape.channels)
             and is_vector(&views.gamma, shape.parameters)
             and is_vector(&views.beta, shape.parameters)
@@ -179,7 +216,8 @@ cdef bint fits(Views* views, Layout layout) noexcept:
 
 
 cdef void prepare(
-    Call* call, const Views* views, Layout layout, Settings settings, Schedule schedule,
+    Call* call, Fused* fused, const Views* views, Layout layout, Settings settings,
+    Schedule schedule,
 ) noexcept:
     """Fill in what both directions have in common."""
     call.plan = layout.plan
@@ -187,6 +225,14 @@ cdef void prepare(
     call.cache_size, call.threads = schedule.cache_size, schedule.threads
     call.training, call.centered = settings.training, settings.centered
     call.momentum, call.eps = settings.momentum, settings.eps
+    fused.activation, fused.slope, fused.training = settings.row, settings.slope, call.training
+    fused.third, fused.dresidual = views.third.data, views.dresidual.data
+    fused.third_is_float = (views.third.storage != views.x.storage if fused.third != NULL
+                            else fused.dresidual != NULL
+                            and views.dresidual.storage != views.x.storage)
+    call.fused = NULL
+    if fused.activation != NULL or fused.third != NULL or fused.dresidual != NULL:
+        call.fused = fused
     call.gamma = call.beta = NULL
     call.columns = False
     call.out, call.itemsize = views.out.data, views.x.itemsize
@@ -240,13 +286,14 @@ def forward(
     with the running arrays: no signal handler comes in between.
     """
     cdef Call call
+    cdef Fused fused
     cdef Views views
     cdef arithmetic before
     cdef bint training = settings.training
     view(&views, arrays, True, training)
     if not forward_fits(&views, layout, training):
         return False
-    prepare(&call, &views, layout, settings, schedule)
+    prepare(&call, &fused, &views, layout, settings, schedule)
     cdef Py_ssize_t cells = call.plan.cells
     call.u = call.x = views.x.data
     call.v = call.dy = NULL
@@ -254,7 +301,8 @@ def forward(
     call.sums = training
     call.shift = row(&call, shift_row)
     call.coefficients[0], call.coefficients[1] = saved(&call, mean_row), saved(&call, slope_row)
-    call.coefficients[2] = row(&call, center_row)
+    call.coefficients[2] = saved(&call, beta_row)
+    fused.u, fused.out = call.u, call.out
     views.x.storage.set_passes(&call, views.x.data)
     plan_map(&call.plan, call.from_memory, not call.sums, call.threads)
     with nogil:
@@ -285,6 +333,7 @@ def backward(
 ):
     """dx, dgamma and dbeta (if not None), from what forward saved. False: arrays refused."""
     cdef Call call
+    cdef Fused fused
     cdef Views views
     cdef arithmetic before
     cdef bint training = settings.training
@@ -292,12 +341,14 @@ def backward(
     cdef bint inside = layout.plan.shape.inside
     view(&views, arrays, False, False)
     if not (fits(&views, layout) and alike(&views.x, &views.dy) and alike(&views.x, &views.out)
-            and is_apart(&views, &views.out, &views.dy)):
+            and is_apart(&views, &views.out, &views.dy)
+            and is_apart(&views, &views.dresidual, &views.dy)):
         return False
-    prepare(&call, &views, layout, settings, schedule)
+    prepare(&call, &fused, &views, layout, settings, schedule)
     call.u, call.v = views.dy.data, views.x.data
-    call.x = call.v if training else call.u
-    call.dy = call.u if training else NULL
+    call.x, call.dy = call.v, call.u
+    if not training and call.fused == NULL:
+        call.x, call.dy = call.u, NULL
     call.settle, call.solve = settle_backward, solve_backward
     call.sums = training or wanted
     call.columns = inside and wanted
@@ -305,10 +356,12 @@ def backward(
         take_parameters(&call)
     call.shift = saved(&call, mean_row)
     call.coefficients[2], call.coefficients[3] = row(&call, center_row), saved(&call, slope_row)
-    if training:
+    call.coefficients[4] = saved(&call, beta_row)
+    if call.dy != NULL:
         call.coefficients[0], call.coefficients[1] = call.shift, row(&call, dx_slope_row)
     else:       # dx = (dy - 0) * scale + 0
         call.coefficients[0], call.coefficients[1] = call.coefficients[2], call.coefficients[3]
+    fused.u, fused.out = call.u, call.out
     views.x.storage.set_passes(&call, views.x.data)
     plan_map(&call.plan, call.from_memory, not call.sums, call.threads)
     with nogil:

@@ -6,34 +6,72 @@ from plan cimport (
     tile_at, unit_at,
 )
 from rows cimport (
-    STRIP, VECTOR, Coefficients, Mask, advanced, clear, differentiate, narrow,
-    normalize, not_null, prefetch, real, thread_lanes, to_line, widen,
+    STRIP, VECTOR, Coefficients, Fused, Mask, advanced, clear, differentiate, finish, go_back,
+    narrow, normalize, not_null, prefetch, real, scale, third_at, thread_lanes, to_line, widen,
 )
 
 cdef extern from "cache.h" nogil:
     void stream_fence() noexcept
 
 
+cdef inline void go_back_to_norm(
+    const real* x, real* out, const double* values, double* g, Py_ssize_t n, Coefficients k,
+    Mask mask, const Fused* fused,
+) noexcept nogil:
+    """Make of the loss's gradient with respect to y that of the norm; it is the residual's, too."""
+    cdef Py_ssize_t place = out - <real*>fused.out
+    cdef char* dresidual = fused.dresidual + third_at(x, fused, place)
+    go_back(x, values, g, n, fused, place, k.first, k.first + 3 * k.apart, k.first + 4 * k.apart,
+            k.step)
+    if fused.dresidual == NULL:
+        return
+    if mask != NULL:
+        clear(g, n, mask)
+    if fused.third_is_float:
+        narrow(g, <float*>dresidual, n, False)
+    else:
+        narrow(g, <real*>dresidual, n, False)
+
+
 cdef inline void map_vector(
-    const real* x, const real* dy, real* out, Py_ssize_t n, Coefficients k, Mask mask, bint stream,
+    const real* x, const real* dy, real* out, Py_ssize_t n, Coefficients k, Mask mask,
+    const Fused* fused, bint stream,
 ) noexcept nogil:
     """Map up to VECTOR values. All are read before one is written: `out` may be x or dy."""
     cdef double values[VECTOR]
     cdef double wide_dy[VECTOR]
     widen(x, values, n)
+    if dy != NULL:
+        widen(dy, wide_dy, n)
+        if fused != NULL:
+            go_back_to_norm(x, out, values, wide_dy, n, k, mask, fused)
     if dy == NULL:
         normalize(values, n, k)
-    else:
-        widen(dy, wide_dy, n)
+        if fused != NULL:
+            finish(x, values, n, fused, out - <real*>fused.out)
+    elif fused == NULL or fused.training:
         differentiate(values, wide_dy, n, k)
+    else:
+        scale(values, wide_dy, n, k)
     if mask != NULL:
         clear(values, n, mask)
     narrow(values, out, n, stream)
 
 
+cdef inline void prefetch_third(
+    const real* x, const Fused* fused, Py_ssize_t place, Py_ssize_t n,
+) noexcept nogil:
+    """What is read, and written, beside x and out."""
+    if fused.third != NULL:
+        prefetch(fused.third + third_at(x, fused, place), third_at(x, fused, n))
+    if fused.dresidual != NULL:
+        prefetch(fused.dresidual + third_at(x, fused, place), third_at(x, fused, n))
+
+
 cdef inline Py_ssize_t map_stretch(
     const real* x, const real* dy, real* out, Py_ssize_t j, Py_ssize_t stop, Py_ssize_t n,
-    Py_ssize_t ahead, Py_ssize_t out_ahead, Coefficients k, Mask mask, bint stream,
+    Py_ssize_t ahead, Py_ssize_t out_ahead, Coefficients k, Mask mask, const Fused* fused,
+    bint stream,
 ) noexcept nogil:
     """Map from j on in strips of n values, as far as they go; return where the rest begins."""
     cdef Py_ssize_t _, m = min(n, VECTOR)
@@ -44,34 +82,41 @@ cdef inline Py_ssize_t map_stretch(
             prefetch(dy + j + ahead, n * sizeof(real))
         if out_ahead:       # a line that is written to is read first
             prefetch(out + j + out_ahead, n * sizeof(real))
+        if fused != NULL and ahead:
+            prefetch_third(x, fused, out + j + ahead - <real*>fused.out, n)
         for _ in range(n // m):
             map_vector(x + j, dy + j if dy != NULL else NULL, out + j, m, advanced(k, j),
-                       mask + j if mask != NULL else NULL, stream)
+                       mask + j if mask != NULL else NULL, fused, stream)
             j += m
     return j
 
 
 cdef inline void map_strips(
     const real* x, const real* dy, real* out, Py_ssize_t length, Py_ssize_t ahead,
-    Py_ssize_t out_ahead, Coefficients k, Mask mask, bint stream,
+    Py_ssize_t out_ahead, Coefficients k, Mask mask, const Fused* fused, bint stream,
 ) noexcept nogil:
     """Map neighbouring values, in strips of fixed lengths, as vectors are."""
     cdef Py_ssize_t j = 0, stop
     if stream:          # strips that begin a line
         stop = min(to_line(out) // sizeof(real), length)
-        j = map_stretch(x, dy, out, j, stop, 8, 0, 0, k, mask, False)
-        j = map_stretch(x, dy, out, j, stop, 1, 0, 0, k, mask, False)
-    j = map_stretch(x, dy, out, j, length, STRIP, ahead, out_ahead, k, mask, stream)
+        j = map_stretch(x, dy, out, j, stop, 8, 0, 0, k, mask, fused, False)
+        j = map_stretch(x, dy, out, j, stop, 1, 0, 0, k, mask, fused, False)
+    j = map_stretch(x, dy, out, j, length, STRIP, ahead, out_ahead, k, mask, fused, stream)
     if stream:          # of float32, what is left of whole lines
-        j = map_stretch(x, dy, out, j, length, MARGIN, ahead, 0, k, mask, stream)
-    j = map_stretch(x, dy, out, j, length, 8, 0, 0, k, mask, False)
-    j = map_stretch(x, dy, out, j, length, 1, 0, 0, k, mask, False)
+        j = map_stretch(x, dy, out, j, length, MARGIN, ahead, 0, k, mask, fused, stream)
+    j = map_stretch(x, dy, out, j, length, 8, 0, 0, k, mask, fused, False)
+    j = map_stretch(x, dy, out, j, length, 1, 0, 0, k, mask, fused, False)
 
 
 cdef enum:              # what is mapped, and how: constants in a loop without a mask
     BOTH = 1            # x and dy, not x alone
     STREAM = 2
     MASKED = 4
+    FUSED = 8
+
+
+cdef inline int coefficients_of(int kind) noexcept nogil:
+    return 3 if not kind & BOTH else 5 if kind & FUSED else 4
 
 
 cdef inline void map_band(
@@ -79,6 +124,7 @@ cdef inline void map_band(
 ) noexcept nogil:
     cdef const real* dy = NULL
     cdef Mask mask = NULL
+    cdef const Fused* fused = NULL
     cdef real* out = <real*>call.out + band.offset
     cdef Py_ssize_t stride = call.plan.row_stride, ahead = call.plan.map_ahead
     cdef Py_ssize_t out_ahead = 0 if kind & STREAM else call.plan.out_ahead
@@ -89,8 +135,10 @@ cdef inline void map_band(
         dy = <const real*>not_null(<const real*>call.dy + band.offset)
     if kind & MASKED:
         mask = <Mask>not_null(call.where + band.offset)
+    if kind & FUSED:
+        fused = <const Fused*>not_null(call.fused)
     for _ in range(band.rows):
-        map_strips(x, dy, out, band.width, ahead, out_ahead, k, mask, stream)
+        map_strips(x, dy, out, band.width, ahead, out_ahead, k, mask, fused, stream)
         x += stride
         out += stride
         if dy != NULL:
@@ -104,11 +152,11 @@ cdef inline void map_cell(
 ) noexcept nogil:
     """Map units whose rows lie end to end, all of one cell."""
     cdef const Plan* p = &call.plan
-    cdef double of_cell[4]
+    cdef double of_cell[5]
     cdef Py_ssize_t i, place
     cdef Unit unit
     cdef Band band
-    for i in range(4 if kind & BOTH else 3):
+    for i in range(coefficients_of(kind)):
         of_cell[i] = call.coefficients[i][tile.first_cell]
     for i in range(block * p.map_units, min((block + 1) * p.map_units, p.units)):
         unit = unit_at(p, tile, i)
@@ -146,7 +194,7 @@ cdef inline void map_lanes(
         next_skew = skew_of(p, tile.offset + tile.width, lines, sizeof(real))
     if kind & BOTH and tile.width > WIDTH * 7 // 8:
         step = WIDTH // 2 + MARGIN
-    for i in range(4 if kind & BOTH else 3):
+    for i in range(coefficients_of(kind)):
         spread(p, tile, call.coefficients[i], lanes + i * APART, not alone)
     for i in range(block * p.map_units, min((block + 1) * p.map_units, p.units)):
         unit = unit_at(p, tile, i)
@@ -215,7 +263,19 @@ cdef inline void map_masked(
         map_block(call, x, tile, block, MASKED | BOTH | stream)
 
 
+cdef inline void map_fused(
+    const Call* call, const real* x, Py_ssize_t tile, Py_ssize_t block,
+) noexcept nogil:
+    cdef int kind = (STREAM if call.stream else 0) | (MASKED if call.where != NULL else 0)
+    if call.dy == NULL:
+        map_block(call, x, tile, block, FUSED | kind)
+    else:
+        map_block(call, x, tile, block, FUSED | BOTH | kind)
+
+
 cdef inline Pass map_pass(const Call* call, const real* x) noexcept nogil:
+    if call.fused != NULL:
+        return <Pass>map_fused[real]
     if call.where != NULL:
         return <Pass>map_masked[real]
     if call.dy == NULL:

@@ -13,7 +13,7 @@ cdef extern from "cache.h" nogil:
 cdef extern from "thread.h" nogil:
     enum:
         THREAD_SCRATCH          # doubles
-    double* thread_lanes() noexcept     # four rows of APART lanes, and two lines
+    double* thread_lanes() noexcept     # five rows of APART lanes, and two lines
     double* thread_scratch() noexcept
 
 cdef extern from "convert.h" nogil:
@@ -25,6 +25,16 @@ cdef extern from "convert.h" nogil:
     void widen(const void* values, double* to, size_t n) noexcept   # of any `real`, or a Mask
     void narrow(const double* values, void* to, size_t n, bint stream) noexcept     # to any
 
+cdef extern from "activations.h" nogil:
+    ctypedef struct Activation:
+        const char* name
+        bint by_result, has_slope
+    const Activation* ACTIVATIONS
+    int ACTIVATION_COUNT
+    void activate(double* v, size_t n, const Activation* activation, double slope) noexcept
+    void differentiate_activation(
+        const double* w, double* g, size_t n, const Activation* activation, double slope) noexcept
+
 ctypedef fused real:
     float
     double
@@ -35,15 +45,92 @@ cdef enum:
 
 ctypedef const unsigned char* Mask      # 0 where a value is left out
 
+cdef struct Fused:                      # what comes after the norm: y = act(norm(x) + residual)
+    const Activation* activation        # or NULL
+    double slope                        # of it, below 0
+    bint training
+    # Of x's shape, or NULL: the residual; in backward, where the result decides the derivative,
+    # the result instead.
+    const char* third
+    bint third_is_float                 # or of x's dtype
+    char* dresidual                     # as the residual; or NULL
+    const void* u                       # the first value of what is summed, and of what is written
+    const void* out
+
+
 cdef struct Terms:                      # what is summed of u and v
     const double* shift                 # of v, or if it is NULL of u: a value per lane
     const double* weight                # of u: a value per place, that is, also per row; or NULL
     double* column_u                    # sums over the cells, one per place; or NULL
     double* column_uv
     double column_weight                # of v, there
+    const Fused* fused                  # what u comes through first; or NULL
+    const double* slope                 # of the norm, a value per lane
+    const double* beta
+
+
+cdef inline Py_ssize_t third_at(
+    const real* x, const Fused* fused, Py_ssize_t place,
+) noexcept nogil:
+    """Where the third array, and the residual's gradient, have their value of a place: in bytes."""
+    return place * (sizeof(float) if fused.third_is_float else sizeof(real))
+
+
+cdef inline void widen_third(
+    const real* x, const Fused* fused, Py_ssize_t place, double* to, Py_ssize_t n,
+) noexcept nogil:
+    cdef const char* third = fused.third + third_at(x, fused, place)
+    if fused.third_is_float:
+        widen(<const float*>third, to, n)
+    else:
+        widen(<const real*>third, to, n)
+
+
+cdef inline void finish(
+    const real* x, double* values, Py_ssize_t n, const Fused* fused, Py_ssize_t place,
+) noexcept nogil:
+    """norm(x) becomes act(norm(x) + residual)."""
+    cdef double residual[STRIP]
+    cdef Py_ssize_t j
+    if fused.third != NULL:
+        widen_third(x, fused, place, residual, n)
+        for j in range(n):
+            values[j] += residual[j]
+    if fused.activation != NULL:
+        activate(values, n, fused.activation, fused.slope)
+
+
+cdef inline void go_back(
+    const real* x, const double* values, double* g, Py_ssize_t n, const Fused* fused,
+    Py_ssize_t place, const double* mean, const double* slope, const double* beta, Py_ssize_t step,
+) noexcept nogil:
+    """The gradient with respect to y becomes that with respect to norm(x) + residual.
+
+    `values` are those of x. The result decides it, as it was stored, or what was activated.
+    """
+    cdef double w[STRIP]
+    cdef double residual[STRIP]
+    cdef real result[STRIP]
+    cdef Py_ssize_t j
+    if fused.activation == NULL:
+        return
+    if fused.activation.by_result and fused.third != NULL:
+        widen_third(x, fused, place, w, n)
+    else:
+        for j in range(n):
+            w[j] = difference(values[j], mean[j * step]) * slope[j * step] + beta[j * step]
+        if fused.third != NULL:
+            widen_third(x, fused, place, residual, n)
+            for j in range(n):
+                w[j] += residual[j]
+        elif fused.activation.by_result:    # it is the result, or on the same side of its bounds
+            narrow(w, result, n, False)
+            widen(result, w, n)
+    differentiate_activation(w, g, n, fused.activation, fused.slope)
 
 
 cdef inline Terms below(Terms t, Py_ssize_t places) noexcept nogil:
+    """So many values further; what a lane has stays."""
     if t.weight != NULL:
         t.weight += places
     if t.column_u != NULL:
@@ -54,6 +141,9 @@ cdef inline Terms below(Terms t, Py_ssize_t places) noexcept nogil:
 
 cdef inline Terms beside(Terms t, Py_ssize_t lanes) noexcept nogil:
     t.shift += lanes
+    if t.fused != NULL:
+        t.slope += lanes
+        t.beta += lanes
     return below(t, lanes)
 
 
@@ -76,7 +166,9 @@ cdef inline void sum_strip(
     cdef double selected[STRIP]
     cdef double d, e
     cdef bint masked = mask != NULL
-    cdef Py_ssize_t _, j
+    cdef Py_ssize_t _, j, place = 0
+    if t.fused != NULL:
+        place = u - <const real*>t.fused.u
     widen(t.shift, shifts, width)
     widen(sum_u, a, width)
     widen(sum_uv, ab, width)
@@ -93,6 +185,12 @@ cdef inline void sum_strip(
         if v != NULL:
             widen(v, wide_v, width)
             v += stride
+        if t.fused != NULL:
+            go_back(u, wide_v, wide_u, width, t.fused, place, shifts, t.slope, t.beta, 1)
+            if ahead and t.fused.third != NULL:
+                prefetch(t.fused.third + third_at(u, t.fused, place + ahead),
+                         third_at(u, t.fused, width))
+            place += stride
         if t.column_u != NULL:
             widen(t.column_u, column_u, width)
             widen(t.column_uv, column_uv, width)
@@ -113,7 +211,7 @@ cdef inline void sum_strip(
 
 
 cdef struct Coefficients:               # of the map
-    const double* first                 # mean, and so far apart slope, center and scale
+    const double* first                 # mean, and so far apart slope, center, scale and beta
     Py_ssize_t apart
     Py_ssize_t step                     # 1 if they have a value per lane, 0 if one for all
     const double* gamma                 # these have a value per lane; or NULL
@@ -152,6 +250,13 @@ cdef inline void differentiate(
         scale = of[3 * k.apart] if k.gamma == NULL else of[3 * k.apart] * k.gamma[j]
         x[j] = (difference(x[j], of[0]) * of[k.apart]
                 + difference(dy[j] * scale, of[2 * k.apart]))
+
+
+cdef inline void scale(double* x, const double* dy, Py_ssize_t n, Coefficients k) noexcept nogil:
+    """x becomes dy * scale."""
+    cdef Py_ssize_t j
+    for j in range(n):
+        x[j] = dy[j] * k.first[j * k.step + 3 * k.apart]
 
 
 cdef inline void clear(double* values, Py_ssize_t n, Mask mask) noexcept nogil:

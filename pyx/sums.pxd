@@ -2,13 +2,15 @@
 
 from libc.string cimport memcpy, memset
 
-from call cimport Call, Pass, inner_row, invstd_row, partial, saved
+from call cimport (
+    Call, Pass, beta_row, inner_row, invstd_row, partial, saved, slope_row,
+)
 from plan cimport (
     APART, BANDS, DEPTH, Band, Plan, Tile, Unit, ceil_div, cut, gather, lanes_from, skew_of, spread,
     tile_at, unit_at,
 )
 from rows cimport (
-    LANES, STRIP, Mask, Terms, add_next, below, beside, halve, not_null, real, sum_strip,
+    LANES, STRIP, Fused, Mask, Terms, add_next, below, beside, halve, not_null, real, sum_strip,
     thread_lanes,
 )
 
@@ -42,6 +44,7 @@ cdef enum:              # what is summed: a constant in each loop
     WEIGHTED = 2
     COLUMNS = 4
     MASKED = 8
+    FUSED = 16          # u comes through what followed the norm
 
 
 cdef inline void sum_band(
@@ -55,6 +58,8 @@ cdef inline void sum_band(
         v = <const real*>not_null(<const real*>call.v + band.offset)
     if kind & MASKED:
         mask = <Mask>not_null(call.where + band.offset)
+    if kind & FUSED:
+        t.fused = <const Fused*>not_null(call.fused)
     sum_strips(u + band.offset, v, call.plan.row_stride, rows, width, call.plan.sum_ahead, t,
                mask, sum_u, sum_uv)
 
@@ -67,7 +72,7 @@ cdef inline void clear_columns(const Terms* t, const Unit* unit) noexcept nogil:
 cdef inline Terms terms_of_cell(
     const Call* call, Py_ssize_t cell, int kind, const double* lanes,
 ) noexcept nogil:
-    cdef Terms t = Terms(lanes, NULL, NULL, NULL, 0)
+    cdef Terms t = Terms(lanes, NULL, NULL, NULL, 0, NULL, lanes + LANES, lanes + 2 * LANES)
     cdef Py_ssize_t part
     if kind & WEIGHTED:
         t.weight = <const double*>not_null(call.gamma)
@@ -77,6 +82,12 @@ cdef inline Terms terms_of_cell(
         t.column_uv = <double*>not_null(inner_row(call, 3 + 2 * part))
         t.column_weight = saved(call, invstd_row)[cell]
     return t
+
+
+cdef inline void fill_lanes(double* lanes, double value) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(LANES):
+        lanes[j] = value
 
 
 cdef inline void put_aside(double* sums, bint more) noexcept nogil:
@@ -91,7 +102,7 @@ cdef inline void sum_along(
     const Call* call, const real* u, Py_ssize_t cell, Py_ssize_t block, int kind, double* sums,
 ) noexcept nogil:
     cdef const Plan* p = &call.plan
-    cdef double lanes[LANES]
+    cdef double lanes[3 * LANES]            # shift; slope and beta
     cdef double sum_u[2 * LANES]            # of a section; then of those before it
     cdef double sum_uv[2 * LANES]
     cdef Tile tile = tile_at(p, cell)
@@ -103,8 +114,10 @@ cdef inline void sum_along(
     cdef Py_ssize_t first = block * p.block_units
     cdef Py_ssize_t stop = min(first + p.block_units, p.units)
     cdef Py_ssize_t i, section = 0
-    for i in range(LANES):
-        lanes[i] = call.shift[cell]
+    fill_lanes(lanes, call.shift[cell])
+    if kind & FUSED:
+        fill_lanes(lanes + LANES, saved(call, slope_row)[cell])
+        fill_lanes(lanes + 2 * LANES, saved(call, beta_row)[cell])
     memset(sum_u, 0, LANES * sizeof(double))
     memset(sum_uv, 0, LANES * sizeof(double))
     for section in range(ceil_div(stop - first, p.section_units)):
@@ -157,7 +170,7 @@ cdef inline void sum_section(
     cdef bint end_to_end = tile.width == p.row_stride
     cdef double* sum_u = lanes + APART
     cdef double* sum_uv = lanes + 2 * APART
-    cdef Terms t = Terms(NULL, NULL, NULL, NULL, 0)
+    cdef Terms t = Terms(NULL, NULL, NULL, NULL, 0, NULL, NULL, NULL)
     cdef Unit unit
     cdef Band bands[BANDS]
     cdef const Band* band
@@ -172,6 +185,7 @@ cdef inline void sum_section(
             # The first lanes are summed behind the last ones.
             lane = band.lane if band.lane >= skew else tile.width
             t.shift = lanes + band.lane
+            t.slope, t.beta = t.shift + 3 * APART, t.shift + 4 * APART
             if kind & PRODUCTS:
                 sum_down(call, u, band, band.rows if p.small else 1, kind, t,
                          sum_u + lane, sum_uv + lane)
@@ -193,6 +207,9 @@ cdef inline void sum_across(
     cdef Py_ssize_t stop = min(first + p.block_units, p.units)
     cdef Py_ssize_t section
     spread(p, &tile, call.shift, lanes, False)
+    if kind & FUSED:
+        spread(p, &tile, saved(call, slope_row), lanes + 3 * APART, False)
+        spread(p, &tile, saved(call, beta_row), lanes + 4 * APART, False)
     for section in range(ceil_div(stop - first, p.section_units)):
         sum_section(call, u, &tile, first, min(stop, first + p.section_units), skew, kind, lanes)
         gather(p, &tile, lanes + APART, sums, section > 0)
@@ -246,7 +263,18 @@ cdef inline void sum_masked(
         sum_block(call, u, tile, block, MASKED | PRODUCTS)
 
 
+cdef inline void sum_fused(
+    const Call* call, const real* u, Py_ssize_t tile, Py_ssize_t block,
+) noexcept nogil:
+    if call.where == NULL:
+        sum_block(call, u, tile, block, PRODUCTS | FUSED)
+    else:
+        sum_block(call, u, tile, block, PRODUCTS | FUSED | MASKED)
+
+
 cdef inline Pass sum_pass(const Call* call, const real* u) noexcept nogil:
+    if call.v != NULL and call.fused != NULL and call.fused.activation != NULL:
+        return <Pass>sum_fused[real]
     if call.where != NULL:
         return <Pass>sum_masked[real]
     if call.v == NULL:
