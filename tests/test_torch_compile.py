@@ -14,6 +14,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 CASES = {  # norm, number, training, and what is behind x
     "batch, training": ("batch", 0, True, (4,)),
     "batch, inference": ("batch", 0, False, (4,)),
+    "batch, relu": ("batch", 0, True, (4,), "relu"),
+    "batch, silu": ("batch", 0, True, (4,), "silu"),
     "instance": ("instance", 0, True, (4,)),
     "group": ("group", 2, True, (4,)),
     "layer": ("layer", 2, True, (5, 6)),
@@ -25,21 +27,23 @@ CASES = {  # norm, number, training, and what is behind x
 @pytest.mark.parametrize("needed", [False, True], ids=["no gradient", "gradients"])
 @pytest.mark.parametrize("case", CASES)
 def test_opcheck(case, needed, last):
-    norm, number, training, shape = CASES[case]
+    norm, number, training, shape, *activation = CASES[case]
     x = torch.randn(3, 4, 5, 6, requires_grad=needed)
     x = channels_last(x) if last else x
     weight, bias = (torch.randn(shape, requires_grad=needed) for _ in range(2))
     if norm == "rms":
         bias = None
     running = (torch.zeros(4), torch.ones(4)) if norm == "batch" else (None, None)
-    settings = norm, number, training, 0.1, 1e-5
+    settings = norm, number, training, 0.1, 1e-5, *(activation or [None]), 0.0
+    residual = torch.randn(3, 4, 5, 6, requires_grad=needed) if activation else None
     for parameters in ((weight, bias), (None, None)):
-        given = x, *parameters, *running, *settings
+        given = x, *parameters, *running, residual, *settings
         torch.library.opcheck(torch.ops.cybn.norm.default, given)
-        _, saved, *_ = torch.ops.cybn.norm(*given)
+        y, saved, *_ = torch.ops.cybn.norm(*given)
         dy = torch.randn(3, 4, 5, 6, requires_grad=needed)
-        wanted = [True, parameters[0] is not None, parameters[1] is not None]
-        given = dy, x, parameters[0], saved, *settings, wanted
+        third = y.detach() if activation == ["relu"] else residual
+        wanted = [each is not None for each in (x, *parameters, residual)]
+        given = dy, x, *parameters, saved, third, *settings, wanted
         torch.library.opcheck(torch.ops.cybn.norm_backward.default, given)
 
 
@@ -104,7 +108,9 @@ def test_dynamic_batch_makes_one_graph(name):
 def test_operators_change_none_of_their_arguments():
     running = torch.zeros(4), torch.ones(4)
     x = torch.randn(8, 4)
-    _, _, mean, var = torch.ops.cybn.norm(x, None, None, *running, "batch", 0, True, 0.1, 1e-5)
+    _, _, mean, var = torch.ops.cybn.norm(
+        x, None, None, *running, None, "batch", 0, True, 0.1, 1e-5, None, 0.0
+    )
     assert running[0].eq(0).all()
     assert running[1].eq(1).all()
     cybn.torch.batch_norm(x, *running, training=True)
@@ -115,7 +121,7 @@ def test_operators_change_none_of_their_arguments():
 def test_operators_have_gradients_of_their_own():
     x = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
     norm = lambda x: torch.ops.cybn.norm(  # noqa: E731
-        x, None, None, None, None, "layer", 1, True, 0.0, 1e-5
+        x, None, None, None, None, None, "layer", 1, True, 0.0, 1e-5, None, 0.0
     )[0]
     assert torch.autograd.gradcheck(norm, x)
     assert torch.autograd.gradgradcheck(norm, x)

@@ -388,17 +388,51 @@ assert torch.equal(*results)
     run_python("-c", code, OMP_NUM_THREADS="2")
 
 
-@pytest.mark.parametrize("activation", ["relu", "relu6", ("leaky_relu", 0.2), "hardswish", "silu"])
-def test_residual_and_activation(activation):
-    name, *rest = (activation,) if isinstance(activation, str) else activation
-    x, residual = (torch.randn(4, 3, 5, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    given = x, None, None, None, None, True
-    y = cybn.torch.batch_norm(*given, residual=residual, activation=activation)
-    expected = getattr(F, name)(F.batch_norm(*given) + residual, *rest)
+ACTIVATIONS = [None, "relu", "relu6", ("leaky_relu", 0.2), "hardswish", "silu"]
+
+
+def activated(x, residual, w, b, activation):
+    """What is fused, one after the other by PyTorch."""
+    y = F.batch_norm(x, None, None, w, b, True)
+    y = y if residual is None else y + residual
+    name, *rest = activation if isinstance(activation, tuple) else (activation,)
+    return y if name is None else getattr(F, name)(y, *rest)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("added", [False, True], ids=["", "residual"])
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+def test_residual_and_activation(activation, added, layout):
+    x, residual, w, b = parameter(2, 4, 2, 2), parameter(2, 4, 2, 2), parameter(4), parameter(4)
+    x = channels_last(x) if layout == "NHWC" else x
+    residual = residual if added else None
+
+    def fused(x, residual, w, b):
+        given = x, None, None, w, b, True
+        return cybn.torch.batch_norm(*given, residual=residual, activation=activation)
+
+    y, expected = fused(x, residual, w, b), activated(x, residual, w, b, activation)
     assert_close(y, expected)
+    assert y.stride() == x.stride()
+    inputs = [each for each in (x, residual, w, b) if each is not None]
     dy = torch.randn_like(y)
-    gradients = [torch.autograd.grad(each, (x, residual), dy) for each in (y, expected)]
-    assert_close(*gradients)
+    gradients = [torch.autograd.grad(each, inputs, dy) for each in (y, expected)]
+    assert_close(*gradients, rtol=1e-9, atol=1e-9)
+    assert gradients[0][0].stride() == x.stride()
+    assert gradgradcheck(fused, (x, residual, w, b))
+
+
+@pytest.mark.parametrize("other", ["broadcast", "dtype", "meta"])
+def test_residuals_that_pytorch_adds(other):
+    x = torch.randn(3, 4, 5)
+    residual = {"broadcast": x[:, :, :1], "dtype": x.double(), "meta": x.to("meta")}[other]
+    if other == "meta":
+        x = x.to("meta")
+    y = cybn.torch.batch_norm(x, None, None, training=True, residual=residual, activation="relu")
+    expected = activated(x, residual, None, None, "relu")
+    assert y.dtype == expected.dtype
+    if other != "meta":
+        assert_close(y, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("activation", ["tanh", "leaky_relu", ("relu", 1), 3, ()])

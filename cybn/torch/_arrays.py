@@ -23,6 +23,12 @@ class Settings(NamedTuple):
     training: bool  # statistics of the input, and not the running ones
     momentum: float
     eps: float
+    activation: str | None = None
+    slope: float = 0.0  # of the activation below 0, if it has one
+
+    def keeps_result(self):
+        """Whether with a residual the result is needed for the gradients, and not the residual."""
+        return _kernel_settings(self).by_result
 
 
 def by_channel(norm):
@@ -30,14 +36,14 @@ def by_channel(norm):
     return norm not in ("layer", "rms")
 
 
-def forward(x, weight, bias, running_mean, running_var, settings):
+def forward(x, weight, bias, running_mean, running_var, residual, settings):
     """Return y as a tensor, and the float64 array that `gradients` needs.
 
     In training the running tensors are written to, and nothing tells autograd.
     """
     array, axis, strides = _in_c_order(x, settings.norm)
     gamma, beta = _as_array(weight), _as_array(bias)
-    norm, number, training, momentum, eps = settings
+    norm, number, training, momentum, eps, *_ = settings
     if norm == "batch":
         y, cache = batch_norm(
             array,
@@ -49,6 +55,8 @@ def forward(x, weight, bias, running_mean, running_var, settings):
             momentum=momentum,
             eps=eps,
             axis=axis,
+            activation=core_activation(settings),
+            residual=None if residual is None else _in_order_of(residual, axis),
         )
     elif norm == "instance":
         y, cache = instance_norm(array, gamma, beta, axis=axis, eps=eps)
@@ -61,22 +69,23 @@ def forward(x, weight, bias, running_mean, running_var, settings):
     return _as_tensor(y, x, strides), cache._saved
 
 
-def gradients(dy, x, saved, settings, needed):
-    """Return dx, dweight and dbias as tensors; None instead of what of the last two is not needed.
+def gradients(dy, x, saved, third, settings, needed):
+    """Return dx, dweight, dbias and dresidual as tensors; None for what there is not.
 
-    `saved` is from `forward`.
+    `saved` is from `forward`; `third` is the residual, if there is one, or instead the result if
+    `settings.keeps_result()`. `needed` are dx, dweight, dbias and dresidual, if they are.
     """
     array, axis, strides = _in_c_order(x, settings.norm)
-    if axis == -1:
-        dy = dy.movedim(1, -1)
     geometry = _find_geometry(array.shape, axis, settings)
-    arrays = Arrays(None, None, *(_LIKE[x.dtype] if each else None for each in needed[1:]))
+    arrays = Arrays(None, None, *(_LIKE[x.dtype] if each else None for each in needed[1:3]))
     arrays.saved = saved
-    kernel_settings = settings_of(settings.training, centered=settings.norm != "rms")
-    cache = Cache(array, arrays, geometry, kernel_settings, geometry.values)
-    dx, dgamma, dbeta = backward(_as_array(dy.contiguous()), cache)
-    dweight, dbias = (each if each is None else torch.from_numpy(each) for each in (dgamma, dbeta))
-    return _as_tensor(dx, x, strides), dweight, dbias
+    arrays.third = None if third is None else _in_order_of(third, axis)
+    cache = Cache(array, arrays, geometry, _kernel_settings(settings), geometry.values)
+    results = backward(_in_order_of(dy, axis), cache)
+    dweight, dbias = (each if each is None else torch.from_numpy(each) for each in results[1:])
+    dresidual = results.dresidual
+    dresidual = None if dresidual is None else _as_tensor(dresidual, x, strides)
+    return _as_tensor(results.dx, x, strides), dweight, dbias, dresidual
 
 
 def result_like(x, norm):
@@ -96,12 +105,31 @@ def _find_geometry(shape, axis, settings):
     return _geometry.trailing_geometry(shape, _trailing(settings.number))
 
 
+def core_activation(settings):
+    """Return an activation as cybn takes it."""
+    name, slope = settings.activation, settings.slope
+    return (name, slope) if name == "leaky_relu" else name
+
+
+def _kernel_settings(settings):
+    return settings_of(
+        settings.training,
+        centered=settings.norm != "rms",
+        activation=core_activation(settings),
+    )
+
+
 def _trailing(number):
     return -1 if number == 1 else tuple(range(-number, 0))
 
 
 def _as_array(tensor):
     return None if tensor is None else tensor.numpy(force=True)
+
+
+def _in_order_of(tensor, axis):
+    """Return a tensor as an array in the C order in which `_in_c_order` has its like."""
+    return _as_array((tensor.movedim(1, -1) if axis == -1 else tensor).contiguous())
 
 
 def _in_c_order(x, norm):

@@ -13,37 +13,42 @@ class _Norm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, weight, bias, running_mean, running_var, settings):
-        y, ctx.saved = _arrays.forward(x, weight, bias, running_mean, running_var, settings)
+    def forward(ctx, x, weight, bias, running_mean, running_var, residual, settings):
+        given = x, weight, bias, running_mean, running_var, residual, settings
+        y, ctx.saved = _arrays.forward(*given)
         ctx.settings = settings
-        ctx.save_for_backward(x, weight)
+        tensors = x, weight, bias, residual, y, settings
+        ctx.save_for_backward(*_operators.tensors_for_backward(*tensors))
         return y
 
     @staticmethod
     def backward(ctx, dy):
-        x, weight = ctx.saved_tensors
-        needed = ctx.needs_input_grad[:3]
+        x, weight, bias, third = ctx.saved_tensors
+        settings, needs = ctx.settings, ctx.needs_input_grad
+        needed = [*needs[:3], needs[5]]
         if torch.is_grad_enabled():
-            saved = torch.from_numpy(ctx.saved)
-            given = dy, x, weight, saved, ctx.settings, list(needed)
-            return *_operators.norm_backward(*given), None, None, None
-        dx, dweight, dbias = _arrays.gradients(dy, x, ctx.saved, ctx.settings, needed)
-        return dx if needed[0] else None, dweight, dbias, None, None, None
+            tensors = x, weight, bias, torch.from_numpy(ctx.saved), third
+            gradients = _operators.norm_backward(dy, tensors, settings, needed)
+        else:
+            gradients = _arrays.gradients(dy, x, ctx.saved, third, settings, needed)
+        dx, dweight, dbias, dresidual = gradients
+        return dx if needed[0] else None, dweight, dbias, None, None, dresidual, None
 
 
 # Without what `Function.apply` does for functorch, which never gets here.
 _apply = super(torch.autograd.Function, _Norm).apply
 
 
-def normalize(x, weight, bias, running_mean, running_var, settings):
+def normalize(x, weight, bias, running_mean, running_var, settings, residual=None):
     """Normalize tensors that have been checked, by the shortest road that will do."""
+    given = x, weight, bias, running_mean, running_var, residual, settings
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
-        return _operators.norm(x, weight, bias, running_mean, running_var, settings)
-    given = x, weight, bias, running_mean, running_var, settings
+        return _operators.norm(*given)
     if torch.is_grad_enabled() and (
         x.requires_grad
         or (weight is not None and weight.requires_grad)
         or (bias is not None and bias.requires_grad)
+        or (residual is not None and residual.requires_grad)
     ):
         y = _apply(*given)
     else:

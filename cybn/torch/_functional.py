@@ -73,15 +73,7 @@ def batch_norm(
     tensor([[0.0000],
             [1.0000]])
     """
-    given = input, running_mean, running_var, weight, bias, training, momentum, eps
-    if residual is None and activation is None:
-        return _batch_norm(*given)
-    activate = find_activation(activation)
-    y = _batch_norm(*given)
-    return activate(y if residual is None else y + residual)
-
-
-def _batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps):
+    activate = None if activation is None else find_activation(activation)
     if (
         input.dim() >= 2
         and _are_taken(input, eps, input.shape[1:2], running_mean, running_var, weight, bias)
@@ -90,10 +82,20 @@ def _batch_norm(input, running_mean, running_var, weight, bias, training, moment
     ):
         if not training or running_mean is None:
             momentum = 0.0
-        if 0 <= momentum <= 1:
-            settings = Settings("batch", 0, bool(training), float(momentum), float(eps))
-            return normalize(input, weight, bias, running_mean, running_var, settings)
-    return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+        name, slope = activation if isinstance(activation, tuple) else (activation, 0.0)
+        if (
+            0 <= momentum <= 1
+            and 0 <= slope < math.inf
+            and (residual is None or _are_taken(residual, eps, input.shape, residual))
+            and (residual is None or residual.dtype is input.dtype)
+        ):
+            settings = "batch", 0, bool(training), float(momentum), float(eps), name, float(slope)
+            given = input, weight, bias, running_mean, running_var, Settings(*settings)
+            return normalize(*given, residual)
+    y = F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    if residual is not None:
+        y = y + residual
+    return y if activate is None else activate(y)
 
 
 def instance_norm(

@@ -11,40 +11,43 @@ from torch.nn import functional as F
 from .._geometry import trailing_geometry
 from .._normalize import kernels
 from . import _arrays
-from ._arrays import Settings, by_channel, result_like
+from ._activations import find_activation
+from ._arrays import Settings, by_channel, core_activation, result_like
 
-_SETTINGS = "str norm, int number, bool training, float momentum, float eps"
+_SETTINGS = (
+    "str norm, int number, bool training, float momentum, float eps, str? activation, float slope"
+)
 # Of `saved`, a value inside a statistic of layer norm.
 _SAVED_INSIDE = trailing_geometry((1, 1), -1).saved_size - kernels.SAVED_ROWS
 
 torch.library.define(
     "cybn::norm",
     "(Tensor x, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, "
-    f"{_SETTINGS}) -> (Tensor, Tensor, Tensor, Tensor)",
+    f"Tensor? residual, {_SETTINGS}) -> (Tensor, Tensor, Tensor, Tensor)",
     tags=torch.Tag.needs_exact_strides,
 )
 torch.library.define(
     "cybn::norm_backward",
-    f"(Tensor dy, Tensor x, Tensor? weight, Tensor saved, {_SETTINGS}, bool[] needed) "
-    "-> (Tensor, Tensor, Tensor)",
+    "(Tensor dy, Tensor x, Tensor? weight, Tensor? bias, Tensor saved, Tensor? third, "
+    f"{_SETTINGS}, bool[] needed) -> (Tensor, Tensor, Tensor, Tensor)",
     tags=torch.Tag.needs_exact_strides,
 )
 
 
 @torch.library.impl("cybn::norm", "cpu")
-def _norm(x, weight, bias, running_mean, running_var, *settings):
+def _norm(x, weight, bias, running_mean, running_var, residual, *settings):
     settings = Settings(*settings)
     running = running_mean, running_var
     if settings.training:
         running = tuple(each if each is None else each.detach().clone() for each in running)
-    y, saved = _arrays.forward(x, weight, bias, *running, settings)
+    y, saved = _arrays.forward(x, weight, bias, *running, residual, settings)
     if not settings.training:
         running = None, None
     return y, torch.from_numpy(saved), *(_or_empty(each, x) for each in running)
 
 
 @torch.library.register_fake("cybn::norm")
-def _(x, weight, bias, running_mean, running_var, *settings):
+def _(x, weight, bias, running_mean, running_var, residual, *settings):
     settings = Settings(*settings)
     if by_channel(settings.norm):
         cells, inside = (1 if settings.norm == "batch" else x.shape[0]) * x.shape[1], 0
@@ -59,24 +62,27 @@ def _(x, weight, bias, running_mean, running_var, *settings):
 
 
 @torch.library.impl("cybn::norm_backward", "cpu")
-def _norm_backward(dy, x, weight, saved, *settings):
+def _norm_backward(dy, x, weight, bias, saved, third, *settings):
     *settings, needed = settings
-    results = _arrays.gradients(dy, x, _array_of(saved), Settings(*settings), needed)
+    saved = saved.numpy(force=True)
+    results = _arrays.gradients(dy, x, saved, third, Settings(*settings), needed)
     return tuple(_or_empty(each, x) for each in results)
 
 
 @torch.library.register_fake("cybn::norm_backward")
-def _(dy, x, weight, saved, *settings):
+def _(dy, x, weight, bias, saved, third, *settings):
     *settings, needed = settings
     settings = Settings(*settings)
     shape = x.shape[1:2] if by_channel(settings.norm) else x.shape[x.dim() - settings.number :]
-    parameters = (x.new_empty(shape if each else 0) for each in needed[1:])
-    return result_like(x, settings.norm), *parameters
+    parameters = (x.new_empty(shape if each else 0) for each in needed[1:3])
+    dx, dresidual = (result_like(x, settings.norm) for _ in range(2))
+    return dx, *parameters, x.new_empty(0) if third is None else dresidual
 
 
-def norm(x, weight, bias, running_mean, running_var, settings):
+def norm(x, weight, bias, running_mean, running_var, residual, settings):
     """Normalize by the operator, and take over the running statistics."""
-    y, _, *new = torch.ops.cybn.norm(x, weight, bias, running_mean, running_var, *settings)
+    given = x, weight, bias, running_mean, running_var, residual, *settings
+    y, _, *new = torch.ops.cybn.norm(*given)
     if settings.training and running_mean is not None:
         with torch.no_grad():
             running_mean.copy_(new[0])
@@ -84,9 +90,12 @@ def norm(x, weight, bias, running_mean, running_var, settings):
     return y
 
 
-def norm_backward(dy, x, weight, saved, settings, needed):
-    """Return the gradients of a norm, which have gradients themselves; None where not needed."""
-    results = torch.ops.cybn.norm_backward(dy, x, weight, saved, *settings, needed)
+def norm_backward(dy, tensors, settings, needed):
+    """Return the gradients of a norm, which have gradients themselves; None where not needed.
+
+    `tensors` are x, weight, bias, saved and third; bias is only asked for with an activation.
+    """
+    results = torch.ops.cybn.norm_backward(dy, *tensors, *settings, needed)
     return tuple(each if want else None for each, want in zip(results, needed, strict=True))
 
 
@@ -95,52 +104,57 @@ def _or_empty(tensor, x):
     return x.new_empty(0) if tensor is None else tensor
 
 
-def _array_of(saved):
-    return saved.numpy(force=True)
+def tensors_for_backward(x, weight, bias, residual, y, settings):
+    """Return what the gradients need: x, weight, bias, and of residual and result at most one."""
+    if settings.activation is None:
+        bias = None
+    return x, weight, bias, residual if residual is None or not settings.keeps_result() else y
 
 
 def _set_up_norm(ctx, inputs, output):
-    x, weight, *_ = inputs
-    ctx.settings = Settings(*inputs[5:])
+    x, weight, bias, _, _, residual, *settings = inputs
+    y, saved, *_ = output
+    ctx.settings = Settings(*settings)
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(x, weight, output[1])
+    tensors = tensors_for_backward(x, weight, bias, residual, y, ctx.settings)
+    ctx.save_for_backward(*tensors, saved)
 
 
 def _differentiate_norm(ctx, dy, *_):
-    needed = list(ctx.needs_input_grad[:3])
-    nothing = [None] * (2 + len(ctx.settings))
+    nothing = [None] * len(ctx.settings)
     if dy is None:
-        return None, None, None, *nothing
-    x, weight, saved = ctx.saved_tensors
-    return *norm_backward(dy, x, weight, saved, ctx.settings, needed), *nothing
+        return *[None] * 6, *nothing
+    *tensors, third, saved = ctx.saved_tensors
+    needed = [ctx.needs_input_grad[i] for i in (0, 1, 2, 5)]
+    *gradients, dresidual = norm_backward(dy, (*tensors, saved, third), ctx.settings, needed)
+    return *gradients, None, None, dresidual, *nothing
 
 
 def _set_up_norm_backward(ctx, inputs, output):
-    *tensors, norm, number, training, momentum, eps, ctx.needed = inputs
-    ctx.settings = Settings(norm, number, training, momentum, eps)
+    *given, ctx.needed = inputs
+    ctx.settings = Settings(*given[6:])
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tensors)
+    ctx.save_for_backward(*given[:6])
 
 
 def _differentiate_norm_backward(ctx, *gradients):
-    """Differentiate what PyTorch's own function has as its gradients.
+    """Differentiate what PyTorch's own functions have as their gradients.
 
-    It is given a weight and a bias in any case: without them not all of that is right in PyTorch.
+    They are given a weight and a bias in any case: without them not all is right in PyTorch.
     """
-    dy, x, weight, saved = ctx.saved_tensors
+    dy, x, weight, bias, saved, third = given = ctx.saved_tensors
     further = torch.is_grad_enabled()
     norm, number, *_ = ctx.settings
     shape = x.shape[1:2] if by_channel(norm) else x.shape[-number:]
     with torch.enable_grad():
-        inputs = dy, x, weight = [
-            _apart(each) for each in (dy, x, x.new_ones(shape) if weight is None else weight)
+        weight = x.new_ones(shape) if weight is None else weight
+        bias = x.new_zeros(shape) if bias is None else bias
+        residual = x.new_zeros(()) if third is None else third
+        inputs = dy, x, weight, bias, residual = [
+            _apart(each) for each in (dy, x, weight, bias, residual)
         ]
-        bias = x.new_zeros(shape, requires_grad=True)
-        y = reference(x, weight, bias, saved, ctx.settings)
-        firsts = torch.autograd.grad(
-            y, (x, weight, bias), dy, create_graph=True, allow_unused=True, materialize_grads=True
-        )
+        firsts = _reference_gradients(dy, x, weight, bias, residual, saved, ctx.settings, third)
         wanted = [
             (first, gradient)
             for first, gradient, each in zip(firsts, gradients, ctx.needed, strict=True)
@@ -152,9 +166,33 @@ def _differentiate_norm_backward(ctx, *gradients):
             seconds = torch.autograd.grad(
                 firsts, inputs, gradients, create_graph=further, allow_unused=True
             )
-    if ctx.saved_tensors[2] is None:
-        seconds = *seconds[:2], None
-    return *seconds, *[None] * (2 + len(ctx.settings))
+    *seconds, last = seconds
+    seconds = *seconds, None, last  # None of `saved`
+    seconds = [
+        None if each is None else second for each, second in zip(given, seconds, strict=True)
+    ]
+    return *seconds, *[None] * (1 + len(ctx.settings))
+
+
+def _reference_gradients(dy, x, weight, bias, residual, saved, settings, third):
+    """Return the gradients with respect to x, weight, bias and residual, by PyTorch's formulas."""
+    y = reference(x, weight, bias, saved, settings)
+    activate, dv = find_activation(core_activation(settings)), dy
+    by_result = third is not None and settings.keeps_result()
+    if by_result:  # `residual` is the result: it decides a factor of dy, which is constant
+        result = third.detach().requires_grad_()
+        dv = dy * torch.autograd.grad(activate(result).sum(), result)[0]
+    else:
+        y = activate(y + residual)
+    firsts = torch.autograd.grad(
+        y,
+        (x, weight, bias, residual),
+        dv,
+        create_graph=True,
+        allow_unused=True,
+        materialize_grads=True,
+    )
+    return (*firsts[:3], dv) if by_result else firsts
 
 
 def _apart(tensor):
@@ -162,14 +200,18 @@ def _apart(tensor):
     return tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()
 
 
+def _row(saved, index, x):
+    """Return a row of what a batch norm saved, as x's dtype."""
+    return saved.detach().view(kernels.SAVED_ROWS, -1)[index].to(x.dtype)
+
+
 def reference(x, weight, bias, saved, settings):
-    """Return what PyTorch's own function makes of the input."""
-    norm, number, training, _, eps = settings
+    """Return what PyTorch's own norm makes of the input."""
+    norm, number, training, _, eps, *_ = settings
     if norm == "batch":
         running = None, None
         if not training:
-            rows = saved.detach().view(kernels.SAVED_ROWS, -1).to(x.dtype)
-            running = rows[kernels.MEAN], rows[kernels.VAR]
+            running = _row(saved, kernels.MEAN, x), _row(saved, kernels.VAR, x)
         return F.batch_norm(x, *running, weight, bias, training, 0.0, eps)
     if norm == "instance":
         return F.instance_norm(x, None, None, weight, bias, True, 0.0, eps)
