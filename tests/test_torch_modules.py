@@ -1,6 +1,8 @@
 """cybn.torch's modules, and what `convert` makes of models."""
 
 import copy
+import doctest
+import importlib
 import io
 import pickle
 import warnings
@@ -364,3 +366,8 @@ def test_batch_norm_act():
     assert "activation='relu6'" in repr(module)
     with pytest.raises(ValueError, match="activation: expected"):
         cybn.torch.BatchNormAct1d(4, activation="gelu")
+
+
+@pytest.mark.parametrize("module", ["", "._functional", "._convert"])
+def test_docstrings(module):
+    assert doctest.testmod(importlib.import_module(f"cybn.torch{module}")).failed == 0
