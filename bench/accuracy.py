@@ -1,6 +1,6 @@
 """Largest error of y against float64, of cybn and of PyTorch, on float32 data from easy to hard.
 
-python bench/accuracy.py prints the table of the README.
+python bench/accuracy.py prints the table of docs/accuracy.md.
 """
 
 import numpy as np

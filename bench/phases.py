@@ -1,6 +1,6 @@
 """What each phase costs from the cache, in nanoseconds a value, one thread, float32.
 
-python bench/phases.py prints the figures of CONTRIBUTING.md. A figure is the slope between two
+python bench/phases.py prints the figures of docs/design_notes.md. A figure is the slope between two
 sizes, both of which fit the second-level cache: so what a call costs by itself drops out.
 """
 

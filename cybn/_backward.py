@@ -6,9 +6,10 @@ import numpy as np
 from numpy import empty  # a look-up less in each small call
 
 from ._cache import Cache, Gradients
+from ._checks import insist
 from ._geometry import as_input, check_out, check_written, is_plain
 from ._memory import empty_like
-from ._normalize import Arrays, insist
+from ._normalize import Arrays
 from ._runtime import kernels, schedule
 
 
@@ -63,7 +64,7 @@ def backward(dy, cache, *, out=None, residual_out=None):
         raise TypeError(f"cache: expected a Cache from forward, got {type(cache).__name__}")
     x, geometry = cache.x, cache._geometry
     if x is None:
-        raise ValueError("cache: expected one that holds x, got that of a call with out=x")
+        raise ValueError("cache: expected one that holds x, got that of a call with out=x: omit it")
     dx = empty_like(x) if out is None else out
     shape = geometry.parameters
     flat = shape if len(shape) == 1 else math.prod(shape)
@@ -84,8 +85,9 @@ def backward(dy, cache, *, out=None, residual_out=None):
             for gradient in (dgamma, dbeta):
                 if gradient is not None:
                     gradient.fill(0)
-    if len(shape) != 1:
-        dgamma, dbeta = (None if each is None else each.reshape(shape) for each in (dgamma, dbeta))
+    if len(shape) != 1:  # each has that of its own parameter
+        pairs = (dgamma, cache._gamma), (dbeta, cache._beta)
+        dgamma, dbeta = (None if each is None else each.reshape(own.shape) for each, own in pairs)
     gradients = Gradients(dx, dgamma, dbeta)
     if arrays.dresidual is not None:
         gradients.dresidual = arrays.dresidual if residual_out is None else residual_out
@@ -95,8 +97,13 @@ def backward(dy, cache, *, out=None, residual_out=None):
 def _residual_out(cache, residual_out):
     """Return what receives the residual's gradient."""
     if cache._third is None:
-        raise ValueError("residual_out: expected None of a call without a residual, got an array")
-    return empty_like(cache._third) if residual_out is None else residual_out
+        raise ValueError(
+            "residual_out: expected None, as there was no residual, "
+            f"got {type(residual_out).__name__}"
+        )
+    if residual_out is None:
+        return empty_like(cache._third, cache._residual_dtype)
+    return residual_out
 
 
 def _check(arrays, cache):
@@ -111,7 +118,7 @@ def _check(arrays, cache):
     read = {"dy": source, "cache.x": x, "cache.where": cache._where, "cache": cache._saved}
     if arrays.third is not None:
         read["cache's residual or y"] = arrays.third
-        check_out(arrays.dresidual, arrays.third, "residual_out")
+        check_out(arrays.dresidual, x, "residual_out", cache._residual_dtype)
         written = {"out": arrays.out, "residual_out": arrays.dresidual}
     check_written(written, read, may_be=given)
     arrays.out = np.asarray(arrays.out)

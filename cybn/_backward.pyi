@@ -1,5 +1,7 @@
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from ._cache import Cache, Gradients, _FloatArray
+from ._cache import Cache, Gradients, _Float
 
-def backward(dy: ArrayLike, cache: Cache, *, out: _FloatArray | None = None) -> Gradients: ...
+def backward(
+    dy: ArrayLike, cache: Cache[_Float], *, out: NDArray[_Float] | None = None
+) -> Gradients[_Float]: ...

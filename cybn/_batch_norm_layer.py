@@ -4,10 +4,10 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ._checks import checked_bool, checked_int
+from ._checks import checked_bool
 from ._functional import normalize_batch
 from ._geometry import commit
-from ._layer import TrackingLayer, check_channels
+from ._layer import TrackingLayer, as_count, check_channels, checked_counts
 from ._moments import Moments, moments_of
 from ._normalize import Arrays
 from ._settings import settings_of
@@ -24,7 +24,8 @@ class BatchNorm(TrackingLayer):
     num_features : int
         Channels, at least 1.
     axis : int
-        The channel axis of the input.
+        **The channels' axis of the input, which is kept**: 1 as in PyTorch, -1 for channels last as
+        in Keras and Flax.
     eps : float
         Finite and > 0, added to the variance.
     momentum : float or None
@@ -32,10 +33,12 @@ class BatchNorm(TrackingLayer):
         exact statistics of all values seen, each value weighing the same; they are then float64.
     affine : bool
         Whether there are a gamma and a beta.
+    bias : bool
+        False: a gamma without beta.
     track_running_stats : bool
         Whether there are running averages. Without them inference, too, uses the batch's own.
     dtype : dtype
-        Of the parameters and running averages, float32 or float64.
+        Of the parameters and running averages, float16, bfloat16, float32 or float64.
 
     Attributes
     ----------
@@ -46,9 +49,10 @@ class BatchNorm(TrackingLayer):
     running_mean, running_var : numpy.ndarray or None
         Shape (C,), at first 0 and 1; the variance is the unbiased one.
     num_batches_tracked, num_values_tracked : int
-        How many batches, and values of a channel, went into the running averages.
+        How many batches, and values of a channel, went into the running averages; the latter is
+        an array of shape (C,) once a mask has selected more of one channel than of another.
     cache : Cache or None
-        That of the last call.
+        That of the last call, if it was one in training: in inference nothing is kept.
 
     Raises
     ------
@@ -74,7 +78,8 @@ class BatchNorm(TrackingLayer):
     >>> y = bn.eval()(x)
     """
 
-    _calibration = None  # while calibrate is at work: batches, values of a channel, their Moments
+    _to_train = "call train() before, and freeze() to go through the running statistics"
+    _calibration = None  # while calibrate is at work: batches, and the Moments of their values
     _uncalibrated = None  # and the attributes as they were before
 
     def __init__(
@@ -85,10 +90,13 @@ class BatchNorm(TrackingLayer):
         eps=1e-5,
         momentum=0.1,
         affine=True,
+        bias=True,
         track_running_stats=True,
         dtype=np.float32,
     ):
-        super().__init__(num_features, axis, eps, momentum, affine, track_running_stats, dtype)
+        super().__init__(
+            num_features, axis, eps, momentum, affine, bias, track_running_stats, dtype
+        )
         self._frozen = False
 
     def _new_statistics(self):
@@ -106,9 +114,10 @@ class BatchNorm(TrackingLayer):
         return momentum is None
 
     def freeze(self, mode=True):
-        """Use the running statistics whatever `train` says, until ``freeze(False)``.
+        """Train through the running statistics, and leave them alone, until ``freeze(False)``.
 
-        gamma and beta still get gradients. Returns the layer.
+        In training `backward` goes on working, and gamma and beta get gradients; after `eval` a
+        frozen layer, too, keeps nothing for it. Returns the layer.
 
         Raises
         ------
@@ -120,15 +129,18 @@ class BatchNorm(TrackingLayer):
         self._frozen = checked_bool(mode, "mode")
         return self
 
-    def __call__(self, x, *, where=None, out=None):
-        """Return the normalized `x`; see `cybn.forward`.
+    def __call__(self, x, *, where=None, training=None, out=None):
+        """Return the normalized `x`; see `cybn.batch_norm`.
 
         Parameters
         ----------
         x : array_like
             ``num_features`` long on the channel axis.
         where : array_like of bool, optional
-            The values that count; `y` is 0 at the others.
+            The values that count, as ``~np.isnan(x)``; `y` is 0 at the others.
+        training : bool, optional
+            For this call; None means as `train` and `eval` have said. With False the running
+            statistics are used, as a frozen layer always does, and nothing is kept for `backward`.
         out : numpy.ndarray, optional
             Receives the result.
 
@@ -136,56 +148,70 @@ class BatchNorm(TrackingLayer):
         -------
         numpy.ndarray
         """
-        check_channels(x, self.axis, self.num_features)
-        tracks = self.training and self.track_running_stats
+        training = self._mode if training is None else checked_bool(training, "training")
+        geometry = check_channels(x, self.axis, self.num_features)
+        own = training and not self._frozen
+        tracks = own and self.track_running_stats
         pools = tracks and self.momentum is None
         if pools:
-            self._check_running(x=x, where=where, out=out)
-            checked_int(self.num_values_tracked, "num_values_tracked", least=0)
+            self._check_running(geometry, x=x, where=where, out=out)
+            seen = self._seen()
         averaged = self.track_running_stats and not pools
         running = (self.running_mean, self.running_var) if averaged else (None, None)
-        training = self.training or not self.track_running_stats
-        settings = settings_of(training, 0.0 if self.momentum is None else self.momentum, self.eps)
+        batch = own or not self.track_running_stats
+        settings = settings_of(batch, 0.0 if self.momentum is None else self.momentum, self.eps)
         arrays = Arrays(x, out, self.gamma, self.beta, *running)
         counters = self._counters if tracks and averaged else None
         y, cache = normalize_batch(arrays, settings, self.axis, where, counters)
         if pools:
-            self._pool(cache)
-        self.cache = cache
+            self._pool(cache, *(self._calibration or seen))
+        self.cache = cache if training else None
         return y
 
     def _counters(self, count):
         """Return what counts a batch of so many values, for `batch_norm`."""
-        if not (count := _of_every_channel(count)):
+        if not _any(count):
             return None
-        counters = {
-            "num_batches_tracked": self.num_batches_tracked + 1,
-            "num_values_tracked": self.num_values_tracked + count,
-        }
-        return self, counters
+        seen = self.num_values_tracked + count
+        seen = seen if type(seen) is int else as_count(seen)
+        batches = self.num_batches_tracked + 1
+        return self, {"num_batches_tracked": batches, "num_values_tracked": seen}
 
-    def _pool(self, cache):
+    def _shapes_of(self, count):
+        return ((), (self.num_features,)) if count == "num_values_tracked" else ((),)
+
+    def _pool(self, cache, batches, moments):
         """Merge the statistics of a batch with those of all values seen."""
-        if not (count := _of_every_channel(cache.count)):
+        if not _any(cache.count):
             return
-        batches, seen, moments = self._calibration or self._seen()
-        batches, seen, moments = batches + 1, seen + count, moments + moments_of(cache)
-        attributes = {"num_batches_tracked": batches, "num_values_tracked": seen}
+        batches, moments = batches + 1, moments + moments_of(cache)
+        count, (mean, var) = moments.count, self._running()
+        seen = np.where(count == 0, self.num_values_tracked, count)  # a channel may have had none
+        attributes = {"num_batches_tracked": batches, "num_values_tracked": as_count(seen)}
         if self._calibration is not None:
-            attributes["_calibration"] = batches, seen, moments
-        self._track(moments.mean, moments.var(ddof=1), attributes)
+            attributes["_calibration"] = batches, moments
+        mean = np.where(count == 0, mean, moments.mean)
+        self._track(mean, np.where(count < 2, var, moments.var(ddof=1)), attributes)
+
+    def _running(self):
+        """Return running mean and variance in one dimension."""
+        return [np.asarray(array).reshape(-1) for array in (self.running_mean, self.running_var)]
 
     def _seen(self):
-        """Return batches, values and Moments of all that went into the running statistics."""
-        seen = self.num_values_tracked
+        """Return batches and Moments of all that went into the running statistics."""
+        name = "num_values_tracked"
+        seen = checked_counts(self.num_values_tracked, name, self._shapes_of(name))
+        if not np.any(seen):
+            return _empty_pool(self)
+        mean, var = (np.where(np.equal(seen, 0), 0.0, array) for array in self._running())
         with np.errstate(all="ignore"):
-            m2 = np.asarray(self.running_var, np.float64) * max(seen - 1, 0)
-        return self.num_batches_tracked, seen, Moments(seen, self.running_mean, m2)
+            m2 = var.astype(np.float64) * np.maximum(seen - 1, 0)
+        return self.num_batches_tracked, Moments(seen, mean, m2)
 
     def __getstate__(self):
         """Pickle and copy the layer without its last call, and as it is outside of calibrate."""
         before = {} if self._calibration is None else self._uncalibrated
-        return super().__getstate__() | before
+        return super().__getstate__() | before | {"cache": None}
 
     def _state_names(self):
         names = super()._state_names()
@@ -201,9 +227,10 @@ def calibrate(*layers):
     A network meets a new domain, and its batch norms have the statistics of the old one; those of
     some unlabeled batches of the new one often repair most of that [1]_. In the body the layers
     train with ``momentum=None``: each batch is normalized by its own statistics, and the running
-    ones become exactly those of all values. Mode and momentum are restored after it, also if the
-    body raises. A layer through which nothing passed stays as it was. Inside of another calibrate
-    of a layer its values are pooled with those of the outer one.
+    ones become exactly those of all values. Mode, momentum and cache are restored after it, also if
+    the body raises. A layer through which nothing passed stays as it was, and so does a channel of
+    which masks selected nothing; ``layer(x, training=False)`` does not count. Inside of another
+    calibrate of a layer its values are pooled with those of the outer one.
 
     Parameters
     ----------
@@ -250,7 +277,7 @@ def calibrate(*layers):
 
 def _modes(layer):
     """Return the attributes that are restored after calibrate; the outermost one ends it."""
-    modes = {name: getattr(layer, name) for name in ("_mode", "_frozen", "momentum")}
+    modes = {name: getattr(layer, name) for name in ("_mode", "_frozen", "momentum", "cache")}
     if layer._calibration is None:
         modes |= {"_calibration": None, "_uncalibrated": None}
     return modes
@@ -266,9 +293,9 @@ def _calibrating(layer):
 
 def _empty_pool(layer):
     zeros = np.zeros(layer.num_features)
-    return 0, 0, Moments(0, zeros, zeros)
+    return 0, Moments(0, zeros, zeros)
 
 
-def _of_every_channel(count):
-    """Return the values of a channel, which a mask selects alike in each, as an int."""
-    return count if isinstance(count, int) else int(count[0])
+def _any(count):
+    """Whether a batch has values, of any channel."""
+    return count != 0 if isinstance(count, int) else count.any()

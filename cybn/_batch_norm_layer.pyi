@@ -1,12 +1,14 @@
 from contextlib import AbstractContextManager
-from typing import Self, SupportsIndex
+from typing import Self, SupportsIndex, overload
 
-from numpy.typing import ArrayLike, DTypeLike
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from ._layer import TrackingLayer, _FloatArray
+from ._cache import _Float, _FloatArray
+from ._layer import TrackingLayer
 
 class BatchNorm(TrackingLayer):
-    num_values_tracked: int
+    num_values_tracked: int | NDArray[np.int64]
     def __init__(
         self,
         num_features: SupportsIndex,
@@ -15,12 +17,28 @@ class BatchNorm(TrackingLayer):
         eps: float = 1e-5,
         momentum: float | None = 0.1,
         affine: bool = True,
+        bias: bool = True,
         track_running_stats: bool = True,
         dtype: DTypeLike = ...,
     ) -> None: ...
     def freeze(self, mode: bool = True) -> Self: ...
+    @overload
     def __call__(
-        self, x: ArrayLike, *, where: ArrayLike | None = None, out: _FloatArray | None = None
+        self,
+        x: NDArray[_Float],
+        *,
+        where: ArrayLike | None = None,
+        training: bool | None = None,
+        out: NDArray[_Float] | None = None,
+    ) -> NDArray[_Float]: ...
+    @overload
+    def __call__(
+        self,
+        x: ArrayLike,
+        *,
+        where: ArrayLike | None = None,
+        training: bool | None = None,
+        out: _FloatArray | None = None,
     ) -> _FloatArray: ...
 
 def calibrate(*layers: BatchNorm) -> AbstractContextManager[None]: ...

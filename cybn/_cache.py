@@ -1,6 +1,7 @@
 """What a norm keeps for backward, and what backward returns."""
 
 import math
+from types import GenericAlias
 from typing import NamedTuple
 
 import numpy as np
@@ -57,7 +58,8 @@ class Cache:
     """
 
     __slots__ = (
-        *("_beta", "_counts", "_gamma", "_geometry", "_saved", "_settings", "_third", "_where"),
+        *("_beta", "_counts", "_gamma", "_geometry", "_residual_dtype", "_saved", "_settings"),
+        *("_third", "_where"),
         *("count", "x"),
     )
 
@@ -69,9 +71,12 @@ class Cache:
         self._saved = arrays.saved
         self._gamma = arrays.gamma
         self._beta = arrays.beta
-        self._third = arrays.third  # the residual, or with one the result, if that decides
+        # The residual; or where the result decides the activation's derivative, that.
+        self._third = arrays.third
         self._where = arrays.where
         self._counts = arrays.counts
+
+    __class_getitem__ = classmethod(GenericAlias)  # Cache[np.float32], in annotations
 
     training = property(lambda self: self._settings.training)
     mean = property(lambda self: self._statistic(kernels.MEAN))

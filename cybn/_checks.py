@@ -7,6 +7,8 @@ from operator import index
 import numpy as np
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+FLOATS = FLOAT32, FLOAT64, np.dtype(np.float16)
+EXPECTED_FLOAT = "expected float16, bfloat16, float32 or float64"
 LARGEST = 2**60  # of an int: sums of several fit an int64
 
 
@@ -29,14 +31,24 @@ def checked_bool(value, name):
     return bool(value)
 
 
+def is_float(dtype):
+    """Whether it is one that arrays may have, in any byte order."""
+    return dtype.newbyteorder("=") in FLOATS or is_bfloat16(dtype)
+
+
+def is_bfloat16(dtype):
+    """Whether it is that of ml_dtypes, which has no other mark and need not be installed."""
+    return dtype.kind == "V" and dtype.name == "bfloat16"
+
+
 def checked_dtype(value):
-    """Return the NumPy dtype float32 or float64."""
+    """Return the NumPy dtype float16, bfloat16, float32 or float64, in native order."""
     try:
         dtype = np.dtype(value)
     except TypeError:
         dtype = None
-    if value is None or (dtype is not FLOAT32 and dtype is not FLOAT64):
-        raise TypeError(f"dtype: expected float32 or float64, got {value!r}")
+    if value is None or dtype is None or not (dtype.isnative and is_float(dtype)):
+        raise TypeError(f"dtype: {EXPECTED_FLOAT}, got {value!r}")
     return dtype
 
 
@@ -51,12 +63,13 @@ def check_settings(training, momentum, eps):
     return momentum, checked_eps(eps)
 
 
-def checked_eps(eps):
-    """Return eps as a float; raise unless it is one, and finite and > 0."""
+def checked_eps(eps, *, zero=False):
+    """Return eps as a float; raise unless it is one, and finite and > 0, or perhaps 0."""
     if type(eps) is not float:
         eps = _as_float(eps, "eps")
-    if not 0 < eps < math.inf:
-        raise ValueError(f"eps: expected a finite value > 0, got {eps}")
+    if not (0 < eps < math.inf or (zero and eps == 0)):
+        expected = ">= 0" if zero else "> 0"
+        raise ValueError(f"eps: expected a finite value {expected}, got {eps}")
     return eps
 
 
@@ -75,3 +88,10 @@ def _as_float(value, name):
         return float(value)
     except OverflowError:
         raise ValueError(f"{name}: expected a float, got an int that is too large") from None
+
+
+def insist(taken):
+    """Never hand out a result that no kernel has written."""
+    if not taken:
+        raise RuntimeError("cybn: a kernel refused arrays that were checked; please report this")
+    return taken

@@ -1,5 +1,7 @@
 """Batch normalization as a function."""
 
+import numpy as np
+
 from ._geometry import as_input, as_mask, batch_geometry, is_plain
 from ._normalize import Arrays, normalize
 from ._settings import settings_of
@@ -29,36 +31,41 @@ def batch_norm(
     Parameters
     ----------
     x : array_like
-        float32 or float64, at least 1 dimension. Integers and bool are converted as
-        ``np.result_type(x, np.float32)`` does.
+        float16, bfloat16 (that of ml_dtypes), float32 or float64, at least 1 dimension. Integers
+        and bool are converted as ``np.result_type(x, np.float32)`` does.
     gamma, beta : array_like, optional
-        float32 or float64, shape (C,). None means 1 and 0. Of shape (N, C) they have a row for each
-        sample (axis 0), as in conditional batch normalization [2]_.
+        Shape (C,), of any of these dtypes; integers are converted as `x` is. None means 1 and 0. Of
+        shape (N, C) they have a row for each sample (axis 0), as in conditional batch normalization
+        [2]_. Each may have x's number of axes, too, as ``keepdims=True`` leaves it: (1, C, 1, 1).
     running_mean, running_var : numpy.ndarray, optional
-        float32 or float64, shape (C,); both or neither. Training updates them in place:
+        Of any of these dtypes, shape (C,) or as ``keepdims=True`` leaves it; both or neither.
+        Training updates them in place:
         ``new = (1 - momentum) * old + momentum * batch``, with the unbiased variance, as PyTorch
         does. Inference uses them.
     training : bool
-        Normalize with the statistics of `x`, which then needs two values a channel or more.
+        True normalizes with the mean and variance of `x`, which needs at least two values in each
+        channel. False uses the running arrays.
     momentum : float
-        From 0 to 1, the weight of the new value.
+        From 0 to 1: the weight of the new batch in the running arrays.
     eps : float
         Finite and > 0, added to the variance.
     axis : int or tuple of int
-        The channel axis, from ``-x.ndim`` to ``x.ndim - 1``, or adjacent axes in order: then "(C,)"
-        is their shape, as (T, F) where ``axis=(1, 2)`` of (N, T, F).
+        **The channels' axis, which is kept: mean and variance are taken over all the others** (as
+        in Keras and Flax; NumPy's and `layer_norm`'s `axis` is what they are taken over). From
+        ``-x.ndim`` to ``x.ndim - 1``, or adjacent axes in order: then "(C,)" is their shape, as
+        (T, F) where ``axis=(1, 2)`` of (N, T, F).
     where : array_like of bool, optional
-        The values that count. It broadcasts against `x`, of length 1 on the channel axis (with
-        several, on any of them or none). All else is not read, and is 0 in `y` and dx. The cache
-        has a copy of it.
+        The values that count, as ``~np.isnan(x)``: of x's shape, or broadcast against `x` and of
+        length 1 on the channel axis (with several, on any of them or none). All else is not read,
+        and is 0 in `y` and dx. The cache has a copy of it.
     activation : None, str or tuple
         What `y` goes through at last: ``"relu"``, ``"relu6"``, ``("leaky_relu", slope)`` with a
         finite slope >= 0, ``"hardswish"`` or ``"silu"``.
     residual : array_like, optional
         Is added before the activation: x's shape and dtype, or float32 beside an x of 16 bit.
     out : numpy.ndarray, optional
-        Receives `y`: x's shape and dtype, C-contiguous, writable. It may be `x` itself in
-        inference, or another view of all of it, after which `backward` cannot use the cache.
+        An array to store `y` in, of x's shape and dtype, C-contiguous and writable. In inference
+        it may be `x` itself, or another view of all of it; `backward` cannot use the cache then.
 
     Returns
     -------
@@ -66,17 +73,17 @@ def batch_norm(
         x's shape and (converted) dtype, in C order. Each float32 value is the one nearest to the
         exact result.
     cache : Cache
-        For `backward`. It refers to `x`: do not change `x` in between.
+        What `backward` needs. It refers to `x`, so do not change `x` before you call `backward`.
 
     Raises
     ------
     TypeError, ValueError
-        Naming the argument, before any array is changed.
+        If an argument is wrong. The message names it, and no array has been changed.
 
     Notes
     -----
-    An empty `x`, or one of which `where` selects nothing, changes no running average. A NaN or an
-    infinity makes its own channel NaN, no other.
+    An empty `x`, or a `where` that selects nothing, leaves the running arrays as they are. A NaN or
+    an infinity makes its own channel NaN, and no other.
 
     References
     ----------
@@ -114,9 +121,18 @@ def normalize_batch(arrays, settings, axis, where, counters=None):
     geometry = batch_geometry(x.shape, axis)
     mask = None if where is None else (*as_mask(where, x.shape, axis), where)
     if training and geometry.values == 1 and x.size:
-        raise ValueError(f"x: expected more than 1 value per channel when training, got {x.shape}")
+        raise ValueError(
+            f"x: expected more than 1 value per channel when training, got shape {x.shape}; "
+            "use training=False (a layer's eval()), or drop a last batch of one"
+        )
     if training and mask is not None and (mask[2] == 1).any():
-        raise ValueError("where: expected more than 1 value per channel when training, got 1")
+        raise ValueError(
+            "where: expected none or more than 1 value per channel when training, got 1 in channel "
+            f"{np.flatnonzero(mask[1] == 1)[0]}; select more, or use training=False"
+        )
     if not training and arrays.running_mean is None and arrays.running_var is None:
-        raise ValueError("running_mean: expected an array because training=False, got None")
+        raise ValueError(
+            "running_mean: expected an array because training=False, got None; pass the "
+            "statistics of the training, or training=True to use those of x"
+        )
     return normalize(given, arrays, geometry, settings, mask, counters)

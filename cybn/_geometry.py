@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._checks import FLOAT32, FLOAT64
+from ._checks import EXPECTED_FLOAT, insist, is_bfloat16, is_float
 from ._memory import empty_like
 from ._runtime import kernels
 
@@ -25,6 +25,9 @@ class Geometry(NamedTuple):
     direct: bool  # the kernels may see parameters unchecked: those of one axis, which they check
     statistics: tuple[int, ...]  # shape of mean and variance
     parameters: tuple[int, ...]  # shape of gamma and beta
+    shape: tuple[int, ...]  # of the array
+    kept: tuple[int, ...]  # that of parameters which all samples share, as keepdims leaves it
+    inside: bool  # whether they belong to the values of a statistic, not to the statistics
     values: int  # of a statistic
     cells: int  # channels of all samples
     group: int  # cells of a statistic
@@ -34,10 +37,15 @@ class Geometry(NamedTuple):
 
 
 def _geometry(
-    axes, statistics, parameters, *, group=1, shared=False, inside=False, per_sample=None
+    axes, statistics, parameters, place, *, group=1, shared=False, inside=False, per_sample=None
 ):
-    """Return the Geometry of (samples, outer, channels, inner); flags as the kernels have them."""
+    """Return the Geometry of (samples, outer, channels, inner); flags as the kernels have them.
+
+    `place` is the array's shape, and where in it the axes of the parameters start and stop.
+    """
     samples, outer, channels, inner = axes
+    shape, start, stop = place
+    kept = (1,) * start + shape[start:stop] + (1,) * (len(shape) - stop)
     cells = samples * channels
     values = outer * inner * group * (samples if shared else 1)
     layout, sizes = None, (kernels.SAVED_ROWS * cells, 0)
@@ -45,9 +53,8 @@ def _geometry(
         layout = kernels.Layout(*axes, group, math.prod(parameters), shared, inside)
         sizes = layout.saved_size, layout.scratch_size
     direct = layout is not None and len(parameters) == 1
-    return Geometry(
-        layout, direct, statistics, parameters, values, cells, group, *sizes, per_sample
-    )
+    shapes = statistics, parameters, shape, kept
+    return Geometry(layout, direct, *shapes, inside, values, cells, group, *sizes, per_sample)
 
 
 def _of_shape(*, tuples):
@@ -80,12 +87,12 @@ def _as_axis(axis, tuples):
 def batch_geometry(shape, axis):
     """Return the Geometry of statistics per channel, over all else. axis: int or adjacent ones."""
     start, stop = _adjacent(shape, axis)
-    channels = shape[start:stop]
+    channels, place = shape[start:stop], (shape, start, stop)
     rows = None
     if start:
         axes = shape[0], *_around(shape[1:], start - 1, stop - 1)
-        rows = _geometry(axes, channels, (shape[0], *channels), shared=True)
-    return _geometry((1, *_around(shape, start, stop)), channels, channels, per_sample=rows)
+        rows = _geometry(axes, channels, (shape[0], *channels), place, shared=True)
+    return _geometry((1, *_around(*place)), channels, channels, place, per_sample=rows)
 
 
 @_of_shape(tuples=False)
@@ -99,19 +106,23 @@ def sample_geometry(shape, axis, num_groups=None):
     if groups < (channels > 0) or channels % max(groups, 1):
         raise ValueError(f"num_groups: expected a divisor of {channels} channels, got {groups}")
     axes = samples, *_around(shape[1:], position - 1, position)
-    group = channels // groups if groups else 1
-    rows = _geometry(axes, (samples, groups), (samples, channels), group=group)
-    return _geometry(axes, (samples, groups), (channels,), group=group, per_sample=rows)
+    group, statistics = channels // groups if groups else 1, (samples, groups)
+    place = shape, position, position + 1
+    rows = _geometry(axes, statistics, (samples, channels), place, group=group)
+    return _geometry(axes, statistics, (channels,), place, group=group, per_sample=rows)
 
 
 @_of_shape(tuples=True)
 def trailing_geometry(shape, axis):
     """Return the Geometry of statistics over the trailing axes. axis: int or adjacent ones."""
-    start, stop = _adjacent(shape, axis)
+    start, stop = _adjacent(shape, axis, reduced=True)
     if stop != len(shape):
-        raise ValueError(f"axis: expected the trailing axes of {len(shape)}, got {axis}")
+        raise ValueError(
+            f"axis: expected the trailing axes of {len(shape)}, which are reduced, got {axis}"
+            f"; {remedies().to_the_end(start, stop - start)}"
+        )
     axes = 1, 1, math.prod(shape[:start]), math.prod(shape[start:])
-    return _geometry(axes, shape[:start], shape[start:], inside=True)
+    return _geometry(axes, shape[:start], shape[start:], (shape, start, stop), inside=True)
 
 
 def _position(shape, axis):
@@ -126,30 +137,21 @@ def _position(shape, axis):
     return axis % ndim
 
 
-def _adjacent(shape, axis):
+def _adjacent(shape, axis, reduced=False):
     """Return where an axis, or a tuple of adjacent ones, starts and stops."""
     if not isinstance(axis, tuple):
         position = _position(shape, axis)
         return position, position + 1
     positions = [_position(shape, each) for each in axis]
     if not positions or positions != list(range(positions[0], positions[0] + len(positions))):
-        raise ValueError(f"axis: expected adjacent axes in order, got {axis}")
+        remedy = "" if reduced else remedies().for_kept(shape, positions)
+        raise ValueError(f"axis: expected adjacent axes in order, got {axis}{remedy}")
     return positions[0], positions[-1] + 1
 
 
 def _around(shape, start, stop):
     """Return the lengths before, from start to stop, and behind."""
     return math.prod(shape[:start]), math.prod(shape[start:stop]), math.prod(shape[stop:])
-
-
-def has_rows(gamma, beta, geometry):
-    """Whether gamma, or beta where it is None, has a row per sample: one dimension more."""
-    parameter = beta if gamma is None else gamma
-    if type(parameter) is not np.ndarray:
-        if parameter is None:
-            return False
-        parameter = as_array(parameter, "beta" if gamma is None else "gamma")
-    return parameter.ndim == len(geometry.parameters) + 1
 
 
 def as_mask(where, shape, axis):
@@ -159,21 +161,23 @@ def as_mask(where, shape, axis):
     """
     where = as_array(where, "where")
     if where.dtype != bool:
-        raise TypeError(f"where: expected bool, got {where.dtype}")
+        raise TypeError(f"where: expected bool, got {where.dtype}; use where != 0")
     if where.view(np.uint8).max(initial=0) > 1:  # a view of other bytes: they are True, too
         where = where.view(np.uint8) != 0
-    start, stop = _adjacent(shape, _as_axis(axis, tuples=True))
+    axis = _as_axis(axis, tuples=True)
+    start, stop = _adjacent(shape, axis)
     lengths = (1,) * (len(shape) - where.ndim) + where.shape
     of_channels = math.prod(lengths[start:stop]) != 1
     try:
         mask = np.broadcast_to(where, shape)
     except ValueError:
         mask = None
-    if mask is None or (of_channels and not isinstance(axis, tuple)):
-        raise ValueError(
-            f"where: expected a shape that broadcasts to {shape}, of length 1 on axis {axis}, "
-            f"got {where.shape}"
-        )
+    one_axis = not isinstance(axis, tuple)
+    # (N,) of (N, N) would be taken for a mask of the channels.
+    if mask is None or (one_axis and of_channels and where.ndim != len(shape)):
+        remedy = remedies().for_mask(where, shape, axis) if one_axis else ""
+        expected = f"shape {shape}, or one that broadcasts to it and has length 1 on axis {axis}"
+        raise ValueError(f"where: expected {expected}, got {where.shape}{remedy}")
     one = mask if of_channels else mask[(slice(None),) * start + (slice(1),) * (stop - start)]
     others = (*range(start), *range(stop, len(shape)))
     counts = np.broadcast_to(np.count_nonzero(one, axis=others), shape[start:stop])
@@ -198,7 +202,7 @@ def as_flat(array, copy):
 
 
 def as_input(value, name, like=None):
-    """Return `value` as a plain array of float32 or float64.
+    """Return `value` as a plain float array.
 
     With `like`, an array, it must have that shape, and gets that dtype.
     """
@@ -210,49 +214,62 @@ def as_input(value, name, like=None):
         value = as_plain(value)
     if like is not None:
         _check_shape(value, name, like.shape)
-        with np.errstate(all="ignore"):  # to infinity and 0, as the kernels round
-            value = value.astype(like.dtype, copy=False)
+        if value.dtype != like.dtype:
+            value = _rounded(value, like.dtype)
     return value
 
 
 def as_array(value, name):
-    """Return what NumPy makes of `value`, if it has no mask."""
+    """Return what NumPy makes of `value`, if that has no mask and holds no objects."""
     if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name}: expected an array without a mask, got {type(value).__name__}")
+        remedy = f"use {name}.data, and perhaps where=~np.ma.getmaskarray({name})"
+        raise TypeError(f"{name}: expected an array without a mask, got MaskedArray; {remedy}")
     try:
-        return np.asarray(value)
+        array = np.asarray(value)
     except ValueError as error:  # a ragged list
         raise ValueError(f"{name}: expected an array of numbers, got {error}") from None
+    except (TypeError, RuntimeError):  # tensors and tracers that are not to be read
+        array = None
+    if array is None or array.dtype == object:
+        came = "objects" if type(value) is np.ndarray else type(value).__name__
+        remedy = remedies().for_value(value, name)
+        raise TypeError(f"{name}: expected an array of numbers, got {came}{remedy}")
+    return array
 
 
-def as_parameter(value, name, shape):
-    """Return gamma or beta of this shape as a plain array of one dimension, or None."""
-    if value is None:
-        return None
-    if not is_plain(value):
-        value = as_array(value, name)
-        _check_float(value, name)
-    _check_shape(value, name, shape)
-    return as_flat(value, copy=False)
+def as_parameters(gamma, beta, geometry):
+    """Return the Geometry that gamma and beta go with, and both as plain arrays, or None.
+
+    With a row per sample they have one dimension more, and as keepdims leaves them as many as x;
+    so have then the `parameters` of the Geometry.
+    """
+    arrays = {"gamma": gamma, "beta": beta}
+    given = {name: as_input(a, name) for name, a in arrays.items() if a is not None}
+    rows, kept = geometry.per_sample, geometry.kept
+    first = next(iter(given.values()), None)
+    if rows and first is not None and first.shape != kept:
+        kept_rows = rows.parameters[0], *kept[1:]
+        if first.ndim == len(rows.parameters) or first.shape == kept_rows:
+            geometry, kept = rows, kept_rows
+    for name, array in given.items():
+        _check_parameter(array, name, (geometry.parameters, kept), geometry)
+    if any(array.shape != geometry.parameters for array in given.values()):
+        geometry = geometry._replace(parameters=kept)
+    return geometry, given.get("gamma"), given.get("beta")
 
 
 def as_residual(value, name, x):
-    """Return a residual, or its gradient, as a plain array: of x's shape, and of x's dtype.
-
-    Beside an x of 16 bit it may be float32.
-    """
-    if not is_plain(value):
-        value = as_array(value, name)
-        _check_float(value, name)
-        value = as_plain(value)
+    """Return a residual as a plain array: of x's shape, and of its dtype, or of float32."""
+    value = as_input(value, name)
     _check_shape(value, name, x.shape)
-    if value.dtype != x.dtype and not (x.itemsize == 2 and value.dtype == FLOAT32):
-        raise TypeError(f"{name}: expected x's dtype, {x.dtype}, got {value.dtype}")
+    if value.dtype != x.dtype and not (x.itemsize == 2 and value.dtype == np.float32):
+        expected = f"{x.dtype} as x has it" + (", or float32" if x.itemsize == 2 else "")
+        raise TypeError(f"{name}: expected {expected}, got {value.dtype}")
     return value
 
 
-def check_running(running_mean, running_var, shape, read=None):
-    """Raise unless the running arrays are both None, or both float arrays of this shape.
+def check_running(running_mean, running_var, geometry, read=None):
+    """Raise unless the running arrays are both None, or both float arrays of the statistics' shape.
 
     With `read`, a dict, they are to be written, apart from each other and from those arrays.
     """
@@ -265,16 +282,17 @@ def check_running(running_mean, running_var, shape, read=None):
         if not is_plain(array):
             array = _checked_ndarray(array, name)
             _check_float(array, name)
-        _check_shape(array, name, shape)
+        _check_parameter(array, name, (geometry.statistics, geometry.kept), geometry)
     if read is not None:
         check_written(running, read)
 
 
-def check_out(out, like, name="out"):
+def check_out(out, like, name="out", dtype=None):
     """Raise unless `out` can receive a result of the shape and dtype of `like`."""
+    dtype = dtype or like.dtype
     out = _checked_ndarray(out, name)
-    if out.dtype != like.dtype:
-        raise TypeError(f"{name}: expected {like.dtype}, got {out.dtype}")
+    if out.dtype != dtype:
+        raise TypeError(f"{name}: expected {dtype}, got {out.dtype}")
     _check_shape(out, name, like.shape)
     if out.flags.num & CONTIGUOUS_ALIGNED != CONTIGUOUS_ALIGNED:
         raise ValueError(f"{name}: expected a C-contiguous, aligned array, got another layout")
@@ -288,7 +306,7 @@ def check_written(written, others, may_be=None):
     """
     for name, array in written.items():
         if not array.flags.writeable:
-            raise ValueError(f"{name}: expected a writable array, got a read-only one")
+            raise ValueError(f"{name}: expected a writable array, got a read-only one; use a copy")
     if _all_own([*written.values(), *others.values()]):
         return
     others = {name: array for name, array in others.items() if isinstance(array, np.ndarray)}
@@ -297,7 +315,7 @@ def check_written(written, others, may_be=None):
             allowed = other_name == name or (other is may_be and _same_memory(array, other))
             if not allowed and np.shares_memory(array, other):
                 raise ValueError(
-                    f"{name}: expected memory of its own, got an overlap with {other_name}"
+                    f"{name}: expected memory of its own, got overlap with {other_name}; use a copy"
                 )
 
 
@@ -325,20 +343,36 @@ def _all_own(arrays):
 
 
 def _check_float(array, name):
-    if array.dtype.newbyteorder("=") not in (FLOAT32, FLOAT64):
-        raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}")
+    if not is_float(array.dtype):
+        raise TypeError(f"{name}: {EXPECTED_FLOAT}, got {array.dtype}")
 
 
 def _checked_ndarray(array, name):
     """Return a NumPy array, without what a subclass makes of it."""
     if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
-        raise TypeError(f"{name}: expected a NumPy array, got {type(array).__name__}")
+        remedy = remedies().for_written(array, name)
+        raise TypeError(f"{name}: expected a NumPy array, got {type(array).__name__}{remedy}")
     return np.asarray(array)
 
 
 def _check_shape(array, name, shape):
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+
+
+def _check_parameter(array, name, shapes, geometry):
+    """Raise unless an array has one of two shapes, as which `geometry` wants it."""
+    if array.shape not in shapes:
+        expected = " or ".join(dict.fromkeys(map(str, shapes)))
+        remedy = remedies().for_parameter(name, array.shape, geometry)
+        raise ValueError(f"{name}: expected shape {expected}, got {array.shape}{remedy}")
+
+
+def remedies():
+    """Return the module that knows what usually helps, when something is refused."""
+    from . import _remedies
+
+    return _remedies
 
 
 def commit(arrays, *objects):
@@ -353,14 +387,24 @@ def commit(arrays, *objects):
     *objects : (object, dict)
         Each with new values of its attributes.
     """
-    changes = [(setitem, array, ..., values) for array, values in map(_rounded, arrays)]
+    changes = [(setitem, array, ..., values) for array, values in map(_change, arrays)]
     for owner, attributes in objects:
         changes += [(setattr, owner, *each) for each in attributes.items()]
     deque(starmap(call, changes), maxlen=0)
 
 
-def _rounded(pair):
+def _change(pair):
     """Return a plain view of an array, and its new values in its shape and dtype."""
     array, values = map(np.asarray, pair)
-    with np.errstate(all="ignore"):  # to infinity and 0, as the kernels round
-        return array, values.reshape(array.shape).astype(array.dtype)
+    return array, _rounded(values.reshape(array.shape), array.dtype)
+
+
+def _rounded(values, dtype):
+    """Return a copy in a dtype, rounded once, as the kernels round: to infinity and 0, too."""
+    if is_bfloat16(dtype):  # ml_dtypes goes by way of float32
+        result = np.empty(values.shape, dtype.newbyteorder("="))
+        plain = values if is_plain(values) else np.array(values, np.float64, order="C")
+        insist(kernels.round_to(result, plain))
+        return result
+    with np.errstate(all="ignore"):
+        return values.astype(dtype)

@@ -16,26 +16,54 @@ from ._checks import (
     checked_bool,
     checked_dtype,
     checked_int,
+    is_float,
 )
-from ._geometry import as_array, batch_geometry, check_running, commit
+from ._geometry import as_array, batch_geometry, check_running, commit, remedies
 
 COUNTS = "num_batches_tracked", "num_values_tracked"
 
 
 class Layer:
-    """A normalization with parameters, which remembers its last call."""
+    """What all layers of cybn are: to annotate with, and for ``isinstance``.
 
-    _has_beta = True
+    A layer has parameters, and is in training or in inference. In training it remembers its last
+    call for `backward`. In inference it keeps nothing alive: `cache` is then None, and `backward`
+    raises an error.
+
+    Attributes
+    ----------
+    gamma, beta : numpy.ndarray or None
+        The parameters; None where the layer has none.
+    dgamma, dbeta : numpy.ndarray or None
+        Their gradients, from the last `backward`; None before it.
+    cache : Cache or None
+        That of the last call, if it was one in training.
+
+    Examples
+    --------
+    >>> import cybn, numpy as np
+    >>> def step(layer: cybn.Layer, rate: float) -> None:
+    ...     layer.gamma -= rate * layer.dgamma
+    >>> layer = cybn.LayerNorm(2)
+    >>> y = layer(np.array([[1.0, 3.0]]))
+    >>> dx = layer.backward(np.ones_like(y))
+    >>> step(layer, 0.5)
+    >>> layer.gamma.round(3)
+    array([1.5, 0.5], dtype=float32)
+    """
+
     _leading = ()  # names of the arguments that `repr` shows by position, and by keyword
-    _options = ("eps", "affine", "dtype")
+    _options = ("eps", "affine", "bias", "dtype")
+    _to_train = "call train() before"  # for a call that `backward` can use
 
-    def __init__(self, shape, eps, affine, dtype):
+    def __init__(self, shape, eps, affine, bias, dtype):
         check_settings(True, 0.0, eps)
         self.eps = eps
         self.affine = checked_bool(affine, "affine")
+        self._bias = checked_bool(bias, "bias")
         self.dtype = checked_dtype(dtype)
         self.gamma = np.ones(shape, self.dtype) if affine else None
-        self.beta = np.zeros(shape, self.dtype) if affine and self._has_beta else None
+        self.beta = np.zeros(shape, self.dtype) if affine and bias else None
         self.dgamma = self.dbeta = self.cache = None
         self._mode = True
 
@@ -50,16 +78,19 @@ class Layer:
         return self
 
     def eval(self):
-        """Switch to inference. Returns the layer."""
+        """Switch to inference, in which a call keeps nothing for `backward`. Returns the layer."""
         return self.train(False)
 
-    def __call__(self, x, *, out=None):
+    def __call__(self, x, *, training=None, out=None):
         """Return the normalized `x`.
 
         Parameters
         ----------
         x : array_like
             Of the lengths that the layer was made for.
+        training : bool, optional
+            For this call; None means as `train` and `eval` have said. With False nothing is kept
+            for `backward`.
         out : numpy.ndarray, optional
             Receives the result.
 
@@ -67,7 +98,9 @@ class Layer:
         -------
         numpy.ndarray
         """
-        y, self.cache = self._normalize(x, out)
+        training = self._mode if training is None else checked_bool(training, "training")
+        y, cache = self._normalize(training, x, out)
+        self.cache = cache if training else None
         return y
 
     def backward(self, dy, *, out=None):
@@ -87,10 +120,13 @@ class Layer:
         Raises
         ------
         ValueError
-            If the layer has not been called.
+            If the layer has not been called, or last in inference.
         """
         if self.cache is None:
-            raise ValueError("backward: expected a call of the layer (forward) first, got none")
+            raise ValueError(
+                "backward: expected a call of the layer (forward) in training first, got none, or "
+                f"one in inference, which keeps nothing; {self._to_train}"
+            )
         dx, self.dgamma, self.dbeta = backward(dy, self.cache, out=out)
         return dx
 
@@ -111,42 +147,61 @@ class Layer:
         """
         return {key: np.array(getattr(self, name)) for key, name in self._state_names().items()}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state, prefix=""):
         """Copy a state into the layer, all of it or, if anything is wrong with it, nothing.
 
         Parameters
         ----------
         state : mapping of str to array_like
-            As `state_dict` returns it.
+            As `state_dict` returns it, or that of a whole model. Values may be anything that NumPy
+            can read, so also PyTorch's tensors on the CPU, with or without a gradient.
+        prefix : str
+            What the layer's keys begin with in the state of a model, as ``"block1.bn."``. Keys that
+            begin otherwise are ignored.
 
         Raises
         ------
         TypeError, ValueError
             Naming the missing, unknown, misshapen or mistyped key.
+
+        Notes
+        -----
+        A count that is missing becomes 0. For inference it makes no difference, and for training
+        only where ``momentum=None`` and ``num_values_tracked`` is missing, as PyTorch does not have
+        it: as nobody knows how much the loaded statistics weigh, the next batch replaces them.
         """
         if not isinstance(state, Mapping):
             raise TypeError(f"state: expected a mapping, got {type(state).__name__}")
-        names = self._state_names()
-        if missing := [key for key in names if key not in state]:
-            raise ValueError(f"state: missing key {', '.join(missing)}")
+        if not isinstance(prefix, str):
+            raise TypeError(f"prefix: expected a str, got {type(prefix).__name__}")
+        if prefix:
+            state = {key: state[key] for key in state if str(key).startswith(prefix)}
+        names = {prefix + key: name for key, name in self._state_names().items()}
+        if missing := [key for key, name in names.items() if not (key in state or name in COUNTS)]:
+            raise ValueError(f"state: missing key {', '.join(missing)}{_dot(state, prefix)}")
         if unknown := sorted(str(key) for key in state if key not in names):
             raise ValueError(f"state: unknown key {', '.join(unknown)}")
         arrays, counts = [], {}
         for key, name in names.items():
-            value = _checked_entry(state[key], own := getattr(self, name), key)
+            own, entry = getattr(self, name), f"state[{key!r}]"
             if name in COUNTS:
-                counts[name] = int(value)
+                counts[name] = checked_counts(state.get(key, 0), entry, self._shapes_of(name))
             else:
-                arrays.append((own, value))
+                arrays.append((own, _checked_entry(state[key], own, entry)))
         commit(arrays, (self, counts))
+
+    def _shapes_of(self, count):
+        """Return the shapes that a count may have in a state."""
+        return ((),)
 
     def __getstate__(self):
         """Pickle and copy the layer without its last call."""
         return self.__dict__ | {"cache": None, "dgamma": None, "dbeta": None}
 
     def __repr__(self):
-        arguments = [str(getattr(self, name)) for name in self._leading]
-        arguments += [f"{name}={getattr(self, name)}" for name in self._options]
+        values = self.__dict__ | {"bias": self._bias}  # `bias` itself would be PyTorch's array
+        arguments = [str(values[name]) for name in self._leading]
+        arguments += [f"{name}={values[name]}" for name in self._options]
         return f"{type(self).__name__}({', '.join(arguments)})"
 
 
@@ -154,15 +209,15 @@ class TrackingLayer(Layer):
     """A layer with running statistics of each channel, if it is to track them."""
 
     _leading = ("num_features",)
-    _options = ("axis", "eps", "momentum", "affine", "track_running_stats", "dtype")
+    _options = ("axis", "eps", "momentum", "affine", "bias", "track_running_stats", "dtype")
 
-    def __init__(self, num_features, axis, eps, momentum, affine, track_running_stats, dtype):
+    def __init__(self, num_features, axis, eps, momentum, affine, bias, track_running_stats, dtype):
         self.num_features = checked_int(num_features, "num_features", least=1)
         self.axis = checked_int(axis, "axis")
         check_settings(True, 0.0 if momentum is None else momentum, eps)
         self.momentum = momentum
         self.track_running_stats = checked_bool(track_running_stats, "track_running_stats")
-        super().__init__(self.num_features, eps, affine, dtype)
+        super().__init__(self.num_features, eps, affine, bias, dtype)
         self.reset_running_stats()
 
     _pools = property(lambda self: self.momentum is None)  # of its own, whatever calibrate does
@@ -179,10 +234,10 @@ class TrackingLayer(Layer):
             mean, var = np.zeros(self.num_features, dtype), np.ones(self.num_features, dtype)
         return {"running_mean": mean, "running_var": var, "num_batches_tracked": 0}
 
-    def _check_running(self, **read):
+    def _check_running(self, geometry, **read):
         """Raise unless the running arrays can be written to, apart from these arrays."""
         read |= {"gamma": self.gamma, "beta": self.beta}
-        check_running(self.running_mean, self.running_var, (self.num_features,), read)
+        check_running(self.running_mean, self.running_var, geometry, read)
 
     def _track(self, mean, var, attributes):
         """Store new running statistics, and attributes with them."""
@@ -203,24 +258,53 @@ def shape_of(x):
 
 
 def check_channels(x, axis, channels):
-    """Raise unless `x` has that many channels on the axis."""
+    """Return the Geometry of `x`; raise unless it has that many channels on the axis."""
     shape = shape_of(x)
-    if batch_geometry(shape, axis).parameters != (channels,):
-        raise ValueError(f"x: expected {channels} channels on axis {axis}, got shape {shape}")
+    geometry = batch_geometry(shape, axis)
+    if geometry.parameters != (channels,):
+        raise ValueError(
+            f"x: expected {channels} channels on axis {axis}, got shape {shape}"
+            f"{remedies().for_lengths(shape, (channels,), reduced=False)}"
+        )
+    return geometry
 
 
-def _checked_entry(value, own, key):
-    """Return an entry of a state as an array, if it fits the layer's `own`."""
-    name, is_count = f"state[{key!r}]", key in COUNTS
+def checked_counts(value, name, shapes):
+    """Return a count of values as an int, or for each channel as an array where they differ."""
     array = as_array(value, name)
-    if array.dtype.kind not in ("iu" if is_count else "fiu"):
-        raise TypeError(f"{name}: expected real numbers, or an int for a count, got {array.dtype}")
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected an int for a count, got {array.dtype}")
+    if array.shape not in shapes:
+        expected = " or ".join(map(str, shapes))
+        raise ValueError(f"{name}: expected shape {expected}, got {array.shape}")
+    if np.any((array < 0) | (array > LARGEST)):
+        raise ValueError(f"{name}: expected a count from 0 to 2**60, got {array}")
+    return as_count(array)
+
+
+def as_count(counts):
+    """Return an int if that is the count of each channel, else an array."""
+    first = int(counts.flat[0])
+    return first if np.all(counts == first) else counts.astype(np.int64)
+
+
+def _dot(state, prefix):
+    """Return the usual remedy, if the prefix lacks its dot."""
+    dotted = f"{prefix}."
+    lacks = prefix and any(str(key).startswith(dotted) for key in state)
+    return f"; pass prefix={dotted!r}?" if lacks else ""
+
+
+def _checked_entry(value, own, name):
+    """Return an entry of a state as an array, if it fits the layer's `own`."""
+    if hasattr(value, "requires_grad"):  # a tensor of PyTorch
+        value = value.detach()
+    array = as_array(value, name)
+    if array.dtype.kind not in "fiu" and not is_float(array.dtype):
+        raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
     if array.shape != np.shape(own):
         raise ValueError(f"{name}: expected shape {np.shape(own)}, got {array.shape}")
-    if is_count:
-        if not 0 <= int(array) <= LARGEST:
-            raise ValueError(f"{name}: expected a count from 0 to 2**60, got {array}")
-    elif not isinstance(own, np.ndarray) or own.dtype.kind != "f":
+    if not isinstance(own, np.ndarray) or not is_float(own.dtype):
         raise TypeError(f"{name}: expected a float array in the layer, got {type(own).__name__}")
     elif not own.flags.writeable:
         raise ValueError(f"{name}: expected a writable array in the layer, got a read-only one")

@@ -1,38 +1,51 @@
 # Only what is public, by inheritance.
 from collections.abc import Mapping
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._cache import Cache
-
-_FloatArray: TypeAlias = NDArray[np.floating[Any]]
+from ._cache import Cache, _Float, _FloatArray, _Parameter
 
 class Layer:
     eps: float
     affine: bool
     dtype: np.dtype[np.floating[Any]]
-    gamma: _FloatArray | None
-    beta: _FloatArray | None
-    dgamma: _FloatArray | None
-    dbeta: _FloatArray | None
+    gamma: _Parameter
+    beta: _Parameter
+    dgamma: _Parameter
+    dbeta: _Parameter
     cache: Cache | None
     @property
     def training(self) -> bool: ...
     def train(self, mode: bool = True) -> Self: ...
     def eval(self) -> Self: ...
-    def __call__(self, x: ArrayLike, *, out: _FloatArray | None = None) -> _FloatArray: ...
+    @overload
+    def __call__(
+        self,
+        x: NDArray[_Float],
+        *,
+        training: bool | None = None,
+        out: NDArray[_Float] | None = None,
+    ) -> NDArray[_Float]: ...
+    @overload
+    def __call__(
+        self,
+        x: ArrayLike,
+        *,
+        training: bool | None = None,
+        out: _FloatArray | None = None,
+    ) -> _FloatArray: ...
     def backward(self, dy: ArrayLike, *, out: _FloatArray | None = None) -> _FloatArray: ...
-    def state_dict(self) -> dict[str, NDArray[Any]]: ...
-    def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None: ...
+    def state_dict(self) -> dict[str, Any]: ...  # of arrays, for np.savez(path, **state)
+    def load_state_dict(self, state: Mapping[str, Any], prefix: str = "") -> None: ...
 
 class TrackingLayer(Layer):
     num_features: int
     axis: int
     momentum: float | None
     track_running_stats: bool
-    running_mean: _FloatArray | None
-    running_var: _FloatArray | None
+    running_mean: _Parameter
+    running_var: _Parameter
     num_batches_tracked: int
     def reset_running_stats(self) -> None: ...

@@ -21,12 +21,13 @@ MOST_PART = 4
 _setting = None
 
 
-def empty_like(x):
-    """Return an array of x's shape and dtype, in C order, whose values are not set."""
-    nbytes = x.nbytes
+def empty_like(x, dtype=None):
+    """Return an array of x's shape and dtype, or another, in C order, whose values are not set."""
+    dtype = dtype or x.dtype
+    nbytes = x.size * dtype.itemsize
     if nbytes < LARGE:
-        return empty(x.shape, x.dtype)
-    return np.ndarray(x.shape, x.dtype, native.Block(nbytes, _limit()))
+        return empty(x.shape, dtype)
+    return np.ndarray(x.shape, dtype, native.Block(nbytes, _limit()))
 
 
 @cache

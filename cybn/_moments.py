@@ -1,18 +1,23 @@
-"""Statistics that merge: of pieces of an array, of batches, of processes."""
+"""Statistics that merge: of pieces of an array, of batches, of processes; standardizing by them."""
+
+import sys
 
 import numpy as np
 
-from ._checks import checked_int
-from ._geometry import as_array
+from ._checks import checked_eps, checked_int
+from ._functional import forward
+from ._geometry import as_array, as_input, batch_geometry
 from ._normalize import statistics
 
 MOST = 2**62  # values of a channel, so that sums of two counts fit an int64
+EPSILON = np.finfo(np.float64).eps
 
 
 class Moments:
     """Count, mean and sum of squared deviations of the values of each channel.
 
-    ``a + b`` are the moments of the values of both, and ``sum(parts)`` those of all [1]_::
+    ``a + b`` are the moments of the values of both, ``sum(parts)`` and ``Moments.merge(parts)``
+    those of all [1]_::
 
         delta = b.mean - a.mean
         mean = a.mean + delta * b.count / (a.count + b.count)
@@ -46,8 +51,12 @@ class Moments:
     >>> import cybn, numpy as np
     >>> x = np.array([[1.0], [3.0], [8.0], [8.0], [8.0], [8.0]])
     >>> parts = [cybn.moments(part) for part in (x[:2], x[2:5], x[5:])]
-    >>> sum(parts)
+    >>> total = cybn.Moments.merge(parts)
+    >>> total
     Moments(count=6, mean=array([6.]), m2=array([50.]))
+    >>> total.standardize([[6.0], [8.0]]).round(3)
+    array([[0.   ],
+           [0.693]])
     """
 
     __slots__ = ("count", "m2", "mean")
@@ -81,6 +90,44 @@ class Moments:
         """Return self + 0, with which `sum` starts."""
         return self if type(other) is int and other == 0 else NotImplemented
 
+    @classmethod
+    def merge(cls, parts):
+        """Return the moments of all the values of `parts`.
+
+        It merges neighbours, then neighbouring pairs, and so on. So errors grow with the logarithm
+        of the number of parts, where those of ``sum(parts)`` grow with the number itself.
+
+        Parameters
+        ----------
+        parts : iterable of Moments
+            At least one, all of one shape.
+
+        Returns
+        -------
+        Moments
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is something else among them, or nothing at all, or the shapes differ.
+
+        Examples
+        --------
+        >>> import cybn
+        >>> cybn.Moments.merge(cybn.moments([[value], [value + 1]]) for value in range(10)).count
+        20
+        """
+        parts = list(parts)
+        for part in parts:
+            if not isinstance(part, cls):
+                raise TypeError(f"parts: expected Moments, got {type(part).__name__}")
+        if not parts:
+            raise ValueError("parts: expected at least one Moments, got none")
+        while len(parts) > 1:
+            pairs = zip(parts[::2], parts[1::2], strict=False)
+            parts = [a + b for a, b in pairs] + parts[len(parts) & ~1 :]
+        return parts[0]
+
     def var(self, ddof=0):
         """Return the variance, ``m2 / (count - ddof)``.
 
@@ -113,6 +160,105 @@ class Moments:
         with np.errstate(all="ignore"):
             return np.sqrt(self.var(ddof))
 
+    def scale(self, ddof=0, eps=0.0):
+        """Return what `standardize` divides by: ``sqrt(var(ddof) + eps)``, or 1.
+
+        It is 1 for a constant channel. A channel also counts as constant when the result is at most
+        ``2.2e-16 * abs(mean)``: the mean itself is rounded by that much.
+
+        Parameters
+        ----------
+        ddof : int
+            As in `var`.
+        eps : float
+            Finite and >= 0, added to the variance.
+
+        Returns
+        -------
+        numpy.ndarray
+            float64; NaN where there are no more than `ddof` values.
+        """
+        eps = checked_eps(eps, zero=True)
+        with np.errstate(all="ignore"):
+            scale = np.sqrt(self.var(ddof) + eps)
+            return np.where(scale <= EPSILON * np.abs(self.mean), 1.0, scale)
+
+    def standardize(self, x, *, axis=1, ddof=0, eps=0.0, out=None):
+        """Return ``(x - mean) / scale(ddof, eps)``: mean 0 and deviation 1 for each channel.
+
+        The moments need not be those of `x`: with those of the training set you standardize the
+        test set. It computes in float64, and rounds each result once.
+
+        Parameters
+        ----------
+        x : array_like
+            float32 or float64, or converted as in `forward`.
+        axis : int or tuple of int
+            The channels', as in `moments`: `x` has the shape of `mean` there.
+        ddof : int
+            0 divides by the deviation of the values, 1 by an estimate from a sample.
+        eps : float
+            Finite and >= 0, added to the variance. Constant channels do not need it: they give
+            ``x - mean``, which is exactly 0 where `x` has the constant.
+        out : numpy.ndarray, optional
+            Receives the result: x's shape and dtype, C-contiguous, writable. It may be `x` itself.
+
+        Returns
+        -------
+        numpy.ndarray
+            x's shape and (converted) dtype, in C order.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Naming the argument, before `out` is changed.
+
+        See Also
+        --------
+        unstandardize : The inverse.
+        cybn.sklearn.StandardScaler : The same in the manner of scikit-learn.
+
+        Notes
+        -----
+        A NaN in `x` stays where it is, and changes nothing else. A NaN among the values that the
+        moments were made of makes its whole channel NaN. Leave missing values out of them with
+        ``cybn.moments(x, (1,), where=~np.isnan(x))``.
+
+        Examples
+        --------
+        >>> import cybn, numpy as np
+        >>> train, test = np.array([[1.0, 5.0], [3.0, 5.0]]), np.array([[2.0, 5.0], [6.0, 5.0]])
+        >>> moments = cybn.moments(train)
+        >>> moments.standardize(test)
+        array([[0., 0.],
+               [4., 0.]])
+        >>> moments.unstandardize([[4.0, 0.0]])
+        array([[6., 5.]])
+        """
+        return standardize(x, self.mean, self.scale(ddof, eps), axis, out)
+
+    def unstandardize(self, y, *, axis=1, ddof=0, eps=0.0, out=None):
+        """Return ``y * scale(ddof, eps) + mean``: the inverse of `standardize`.
+
+        Parameters
+        ----------
+        y : array_like
+            What `standardize` returned, or other values on that scale, such as predictions.
+        axis, ddof, eps, out
+            As in `standardize`.
+
+        Returns
+        -------
+        numpy.ndarray
+            y's shape and (converted) dtype, in C order.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Naming the argument, before `out` is changed.
+        """
+        return unstandardize(y, self.mean, self.scale(ddof, eps), axis, out)
+
     def __repr__(self):
         return f"Moments(count={self.count!r}, mean={self.mean!r}, m2={self.m2!r})"
 
@@ -139,35 +285,61 @@ def _checked_count(count, shape):
     return count.astype(np.int64)
 
 
+def standardize(x, mean, scale, axis=1, out=None):
+    """Return ``(x - mean) / scale``, where they are float64 arrays of the channels' shape."""
+    with np.errstate(all="ignore"):
+        slope = 1 / scale
+    return _affine(x, "x", mean, slope, None, axis, out)
+
+
+def unstandardize(y, mean, scale, axis=1, out=None):
+    """Return ``y * scale + mean``, as in `standardize`."""
+    return _affine(y, "y", np.zeros_like(mean), scale, mean, axis, out)
+
+
+def _affine(x, name, center, slope, shift, axis, out):
+    """Return ``(x - center) * slope + shift``: inference with the variance 1 and no eps."""
+    x = as_input(x, name)
+    shape = batch_geometry(x.shape, axis).statistics
+    if shape != center.shape:
+        raise ValueError(f"{name}: expected shape {center.shape} on axis {axis}, got {shape}")
+    running = {"running_mean": center, "running_var": np.ones(shape)}
+    eps = sys.float_info.min  # which 1 absorbs
+    return forward(x, slope, shift, **running, training=False, eps=eps, axis=axis, out=out)[0]
+
+
 def moments_of(cache):
     """Return the Moments of the values that a call normalized by their own statistics."""
     some = cache.count != 0
     mean = np.where(some, cache.mean, 0.0)
-    return Moments(cache.count, mean, np.where(some, cache.var, 0.0) * cache.count)
+    with np.errstate(all="ignore"):  # an overflow is infinite, as in the kernels
+        m2 = np.where(some, cache.var, 0.0) * cache.count
+    return Moments(cache.count, mean, m2)
 
 
 def moments(x, axis=1, where=None):
     """Return count, mean and squared deviations of each channel of `x`, to be merged with others.
 
-    In one pass, as exact as those that `forward` normalizes with. Each merge rounds: ``sum`` of the
+    They are as exact as those that `batch_norm` normalizes with. Each merge rounds: ``sum`` of the
     moments of k pieces of an array differs from those of the whole by 2.3e-16 * k at most, relative
-    to ``abs(mean) + std`` in the mean, and to ``m2 * (1 + abs(mean) / std)`` in m2. Mostly it is
+    to ``abs(mean) + std`` in the mean, and to ``m2 * (1 + abs(mean) / std)`` in m2. Usually it is
     much less: 1e-14 for a thousand pieces around 0.
 
     Parameters
     ----------
     x : array_like
-        At least 1 dimension; float32 or float64, or converted as in `forward`.
+        At least 1 dimension; float32 or float64, or converted as in `batch_norm`.
     axis : int or tuple of int
         The channel axis, or several adjacent ones.
     where : array_like of bool, optional
-        The values that count: it broadcasts against `x`, with length 1 on the channel axis. The
+        The values that count, as in `forward`; ``~np.isnan(x)`` leaves out what is missing. The
         others are never read.
 
     Returns
     -------
     Moments
-        Of the channels' shape. Its count is an int, with `where` an int64 array.
+        Its arrays have the shape of the channels. Its count is an int, or with `where` an int64
+        array.
 
     Raises
     ------

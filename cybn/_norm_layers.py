@@ -6,6 +6,7 @@ import numpy as np
 
 from ._checks import check_settings, checked_int
 from ._functional import batch_norm
+from ._geometry import remedies
 from ._layer import Layer, TrackingLayer, check_channels, shape_of
 from ._norms import group_norm, instance_norm, layer_norm, rms_norm
 
@@ -15,16 +16,17 @@ class _TrailingNorm(Layer):
 
     _leading = ("normalized_shape",)
 
-    def __init__(self, normalized_shape, *, eps=1e-5, affine=True, dtype=np.float32):
+    def __init__(self, normalized_shape, eps, affine, bias, dtype):
         self.normalized_shape = _checked_lengths(normalized_shape)
         self._axes = tuple(range(-len(self.normalized_shape), 0))
-        super().__init__(self.normalized_shape, eps, affine, dtype)
+        super().__init__(self.normalized_shape, eps, affine, bias, dtype)
 
     def _check_input(self, x):
         shape = shape_of(x)
         if shape[-len(self._axes) :] != self.normalized_shape:
             raise ValueError(
                 f"x: expected a shape that ends in {self.normalized_shape}, got {shape}"
+                f"{remedies().for_lengths(shape, self.normalized_shape, reduced=True)}"
             )
 
 
@@ -42,8 +44,10 @@ class LayerNorm(_TrailingNorm):
         Finite and > 0, added to the variance.
     affine : bool
         Whether there are a gamma and a beta.
+    bias : bool
+        False: a gamma without beta.
     dtype : dtype
-        Of the parameters, float32 or float64.
+        Of the parameters, float16, bfloat16, float32 or float64.
 
     Attributes
     ----------
@@ -53,7 +57,7 @@ class LayerNorm(_TrailingNorm):
     dgamma, dbeta : numpy.ndarray or None
         Their gradients, from the last `backward`.
     cache : Cache or None
-        That of the last call.
+        That of the last call, if it was one in training.
 
     Raises
     ------
@@ -76,7 +80,10 @@ class LayerNorm(_TrailingNorm):
     array([2., 2., 2., 2.], dtype=float32)
     """
 
-    def _normalize(self, x, out):
+    def __init__(self, normalized_shape, *, eps=1e-5, affine=True, bias=True, dtype=np.float32):
+        super().__init__(normalized_shape, eps, affine, bias, dtype)
+
+    def _normalize(self, training, x, out):
         self._check_input(x)
         return layer_norm(x, self.gamma, self.beta, axis=self._axes, eps=self.eps, out=out)
 
@@ -95,7 +102,7 @@ class RMSNorm(_TrailingNorm):
     affine : bool
         Whether there is a gamma.
     dtype : dtype
-        Of the parameter, float32 or float64.
+        Of the parameter, float16, bfloat16, float32 or float64.
 
     Attributes
     ----------
@@ -106,7 +113,7 @@ class RMSNorm(_TrailingNorm):
         Its gradient, from the last `backward`.
     beta, dbeta : None
     cache : Cache or None
-        That of the last call.
+        That of the last call, if it was one in training.
 
     Raises
     ------
@@ -126,9 +133,12 @@ class RMSNorm(_TrailingNorm):
            [-0.849,  1.131]])
     """
 
-    _has_beta = False
+    _options = ("eps", "affine", "dtype")
 
-    def _normalize(self, x, out):
+    def __init__(self, normalized_shape, *, eps=1e-5, affine=True, dtype=np.float32):
+        super().__init__(normalized_shape, eps, affine, False, dtype)
+
+    def _normalize(self, training, x, out):
         self._check_input(x)
         return rms_norm(x, self.gamma, axis=self._axes, eps=self.eps, out=out)
 
@@ -146,13 +156,15 @@ class GroupNorm(Layer):
     num_channels : int
         At least 1.
     axis : int
-        The channel axis of the input, not the first one.
+        **The channels' axis of the input, which is kept**; not the first one.
     eps : float
         Finite and > 0, added to the variance.
     affine : bool
         Whether there are a gamma and a beta.
+    bias : bool
+        False: a gamma without beta.
     dtype : dtype
-        Of the parameters, float32 or float64.
+        Of the parameters, float16, bfloat16, float32 or float64.
 
     Attributes
     ----------
@@ -161,7 +173,7 @@ class GroupNorm(Layer):
     dgamma, dbeta : numpy.ndarray or None
         Their gradients, from the last `backward`.
     cache : Cache or None
-        That of the last call.
+        That of the last call, if it was one in training.
 
     Raises
     ------
@@ -184,7 +196,15 @@ class GroupNorm(Layer):
     _options = ("axis", *Layer._options)
 
     def __init__(
-        self, num_groups, num_channels, *, axis=1, eps=1e-5, affine=True, dtype=np.float32
+        self,
+        num_groups,
+        num_channels,
+        *,
+        axis=1,
+        eps=1e-5,
+        affine=True,
+        bias=True,
+        dtype=np.float32,
     ):
         self.num_groups = checked_int(num_groups, "num_groups", least=1)
         self.num_channels = checked_int(num_channels, "num_channels", least=1)
@@ -193,9 +213,9 @@ class GroupNorm(Layer):
                 f"num_groups: expected a divisor of {self.num_channels}, got {self.num_groups}"
             )
         self.axis = checked_int(axis, "axis")
-        super().__init__(self.num_channels, eps, affine, dtype)
+        super().__init__(self.num_channels, eps, affine, bias, dtype)
 
-    def _normalize(self, x, out):
+    def _normalize(self, training, x, out):
         check_channels(x, self.axis, self.num_channels)
         options = {"axis": self.axis, "eps": self.eps, "out": out}
         return group_norm(x, self.num_groups, self.gamma, self.beta, **options)
@@ -212,7 +232,7 @@ class InstanceNorm(TrackingLayer):
     num_features : int
         Channels, at least 1.
     axis : int
-        The channel axis of the input, not the first one.
+        **The channels' axis of the input, which is kept**; not the first one.
     eps : float
         Finite and > 0, added to the variance.
     momentum : float
@@ -220,10 +240,12 @@ class InstanceNorm(TrackingLayer):
         samples of their means, and of their unbiased variances, as in PyTorch.
     affine : bool
         Whether there are a gamma and a beta.
+    bias : bool
+        False: a gamma without beta.
     track_running_stats : bool
         Whether there are running averages. Without them inference, too, uses each sample's own.
     dtype : dtype
-        Of the parameters and running averages, float32 or float64.
+        Of the parameters and running averages, float16, bfloat16, float32 or float64.
 
     Attributes
     ----------
@@ -236,7 +258,7 @@ class InstanceNorm(TrackingLayer):
     num_batches_tracked : int
         How many batches went into the running averages.
     cache : Cache or None
-        That of the last call.
+        That of the last call, if it was one in training.
 
     Raises
     ------
@@ -266,18 +288,21 @@ class InstanceNorm(TrackingLayer):
         eps=1e-5,
         momentum=0.1,
         affine=False,
+        bias=True,
         track_running_stats=False,
         dtype=np.float32,
     ):
         check_settings(True, momentum, eps)
-        super().__init__(num_features, axis, eps, momentum, affine, track_running_stats, dtype)
+        super().__init__(
+            num_features, axis, eps, momentum, affine, bias, track_running_stats, dtype
+        )
 
-    def _normalize(self, x, out):
-        check_channels(x, self.axis, self.num_features)
+    def _normalize(self, training, x, out):
+        geometry = check_channels(x, self.axis, self.num_features)
         parameters, options = (self.gamma, self.beta), {"axis": self.axis, "eps": self.eps}
         if not self.track_running_stats:
             return instance_norm(x, *parameters, **options, out=out)
-        if not self.training:
+        if not training:
             running = {"running_mean": self.running_mean, "running_var": self.running_var}
             return batch_norm(x, *parameters, **running, training=False, **options, out=out)
         samples, *lengths = shape_of(x)
@@ -285,10 +310,10 @@ class InstanceNorm(TrackingLayer):
         if count == 1 and samples:
             raise ValueError(
                 "x: expected more than 1 value per sample and channel when training, "
-                f"got shape {(samples, *lengths)}"
+                f"got shape {(samples, *lengths)}; use training=False, or eval()"
             )
         check_settings(True, self.momentum, self.eps)
-        self._check_running(x=x, out=out)
+        self._check_running(geometry, x=x, out=out)
         y, cache = instance_norm(x, *parameters, **options, out=out)
         if count and samples:
             self._average(cache, samples, count)
@@ -301,7 +326,7 @@ class InstanceNorm(TrackingLayer):
             mean, var = (values.reshape(shape).mean(axis=0) for values in (cache.mean, cache.var))
             unbiased = var * (count / (count - 1))
             new = [
-                (1 - momentum) * np.asarray(old, np.float64) + momentum * batch
+                (1 - momentum) * np.asarray(old, np.float64).reshape(-1) + momentum * batch
                 for old, batch in ((self.running_mean, mean), (self.running_var, unbiased))
             ]
         self._track(*new, {"num_batches_tracked": self.num_batches_tracked + 1})

@@ -7,6 +7,21 @@ from ._layer import Layer, TrackingLayer
 
 class _TrailingNorm(Layer):
     normalized_shape: tuple[int, ...]
+
+class LayerNorm(_TrailingNorm):
+    def __init__(
+        self,
+        normalized_shape: SupportsIndex | Sequence[SupportsIndex],
+        *,
+        eps: float = 1e-5,
+        affine: bool = True,
+        bias: bool = True,
+        dtype: DTypeLike = ...,
+    ) -> None: ...
+
+class RMSNorm(_TrailingNorm):
+    beta: None
+    dbeta: None
     def __init__(
         self,
         normalized_shape: SupportsIndex | Sequence[SupportsIndex],
@@ -15,12 +30,6 @@ class _TrailingNorm(Layer):
         affine: bool = True,
         dtype: DTypeLike = ...,
     ) -> None: ...
-
-class LayerNorm(_TrailingNorm): ...
-
-class RMSNorm(_TrailingNorm):
-    beta: None
-    dbeta: None
 
 class GroupNorm(Layer):
     num_groups: int
@@ -34,6 +43,7 @@ class GroupNorm(Layer):
         axis: SupportsIndex = 1,
         eps: float = 1e-5,
         affine: bool = True,
+        bias: bool = True,
         dtype: DTypeLike = ...,
     ) -> None: ...
 
@@ -47,6 +57,7 @@ class InstanceNorm(TrackingLayer):
         eps: float = 1e-5,
         momentum: float = 0.1,
         affine: bool = False,
+        bias: bool = True,
         track_running_stats: bool = False,
         dtype: DTypeLike = ...,
     ) -> None: ...

@@ -4,18 +4,18 @@ import numpy as np
 from numpy import empty  # a look-up less in each small call
 
 from ._cache import Cache
+from ._checks import insist
 from ._geometry import (
     as_flat,
     as_input,
     as_mask,
-    as_parameter,
+    as_parameters,
     as_residual,
     batch_geometry,
     check_out,
     check_running,
     check_written,
     commit,
-    has_rows,
 )
 from ._memory import empty_like
 from ._runtime import kernels, schedule
@@ -40,7 +40,8 @@ def normalize(given, arrays, geometry, settings, mask=None, counters=None):
         arrays.where, arrays.counts, count, _ = mask
     if counters is not None:
         counters = counters(count)
-    way = schedule((2 if arrays.third is None else 3) * x.nbytes)
+    residual = arrays.third
+    way = schedule((2 if residual is None else 3) * x.nbytes)
     allocate(arrays, geometry)
     # The kernel takes the usual arrays as they are; it refuses what is to be converted or is wrong.
     taken = (
@@ -50,23 +51,22 @@ def normalize(given, arrays, geometry, settings, mask=None, counters=None):
         and kernels.forward(geometry.layout, settings, way, arrays, counters)
     )
     if not taken:
-        if geometry.per_sample and has_rows(arrays.gamma, arrays.beta, geometry):
-            geometry = geometry.per_sample
-            allocate(arrays, geometry)
+        geometry, arrays.gamma, arrays.beta = as_parameters(arrays.gamma, arrays.beta, geometry)
+        allocate(arrays, geometry)
         _check(given, arrays, mask, geometry, settings.training)
         if x.size:
             taken = _normalize_checked(arrays, geometry, settings, way, counters)
     cache = Cache(None if taken is OVERWRITTEN else x, arrays, geometry, settings, count)
-    if settings.by_result and arrays.third is not None:
-        cache._third = y
+    if residual is not None:
+        cache._residual_dtype = arrays.third.dtype
+        if settings.by_result:
+            cache._third = y
     return y, cache
 
 
 def _check(given, arrays, mask, geometry, training):
-    """Convert gamma and beta, and raise if anything is wrong with the arrays of a call."""
+    """Raise if anything is wrong with the arrays of a call, but for its parameters."""
     x = arrays.x
-    arrays.gamma = as_parameter(arrays.gamma, "gamma", geometry.parameters)
-    arrays.beta = as_parameter(arrays.beta, "beta", geometry.parameters)
     residual = arrays.third
     if residual is not None:
         arrays.third = as_residual(residual, "residual", x)
@@ -78,13 +78,15 @@ def _check(given, arrays, mask, geometry, training):
         "residual": residual,
     }
     running = {"running_mean": arrays.running_mean, "running_var": arrays.running_var}
-    check_running(*running.values(), geometry.statistics, read if training else None)
+    check_running(*running.values(), geometry, read if training else None)
     check_out(arrays.out, x)
     check_written({"out": arrays.out}, read | running, may_be=None if training else given)
 
 
 def _normalize_checked(arrays, geometry, settings, way, counters):
     """Run the kernel on plain arrays of one dimension, and store what it makes of copies."""
+    parameters = arrays.gamma, arrays.beta
+    arrays.gamma, arrays.beta = (as_flat(array, copy=False) for array in parameters)
     running = arrays.running_mean, arrays.running_var
     flat = [as_flat(array, copy=settings.training) for array in running]
     arrays.running_mean, arrays.running_var = flat
@@ -92,6 +94,7 @@ def _normalize_checked(arrays, geometry, settings, way, counters):
     taken = insist(kernels.forward(geometry.layout, settings, way, arrays))
     if settings.training and running[0] is not None:
         commit(zip(running, flat, strict=True), *([counters] if counters else []))
+    arrays.gamma, arrays.beta = parameters  # for the Cache, of their own shapes
     return taken
 
 
@@ -113,10 +116,3 @@ def allocate(arrays, geometry):
     """Make what the kernels save, and, unless a thread has it, what they need while they run."""
     arrays.saved = empty(geometry.saved_size)
     arrays.scratch = empty(geometry.scratch_size) if geometry.scratch_size else None
-
-
-def insist(taken):
-    """Never hand out a result that no kernel has written."""
-    if not taken:
-        raise RuntimeError("cybn: a kernel refused arrays that were checked; please report this")
-    return taken

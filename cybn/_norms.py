@@ -20,27 +20,30 @@ def layer_norm(x, gamma=None, beta=None, *, axis=-1, eps=1e-5, out=None):
     Parameters
     ----------
     x : array_like
-        As in `cybn.forward`, and so converted.
+        float32 or float64, or converted as in `batch_norm`.
     gamma, beta : array_like, optional
-        float32 or float64, of the shape of the normalized axes. None means 1 and 0.
+        Of the shape of the normalized axes, or as ``keepdims=True`` leaves it; of any of
+        x's dtypes, and integers are converted as `x` is. None means 1 and 0.
     axis : int or tuple of int
-        The last axis, or several trailing ones in order.
+        **What is reduced: the axes over which mean and variance are taken** (in `batch_norm` it is
+        what is kept). The last axis, or several trailing ones in order.
     eps : float
         Finite and > 0, added to the variance.
     out : numpy.ndarray, optional
-        Receives `y`: x's shape and dtype, C-contiguous, writable, apart from `x`.
+        An array to store `y` in, of x's shape and dtype, C-contiguous and writable. It must not
+        overlap `x`.
 
     Returns
     -------
     y : numpy.ndarray
         x's shape and (converted) dtype, in C order.
     cache : Cache
-        For `cybn.backward`. It refers to `x`: do not change `x` in between.
+        What `backward` needs. It refers to `x`, so do not change `x` before you call `backward`.
 
     Raises
     ------
     TypeError, ValueError
-        Naming the argument, before any array is changed.
+        If an argument is wrong. The message names it, and no array has been changed.
 
     References
     ----------
@@ -69,27 +72,31 @@ def rms_norm(x, gamma=None, *, axis=-1, eps=1e-5, out=None):
     Parameters
     ----------
     x : array_like
-        As in `cybn.forward`, and so converted.
+        float32 or float64, or converted as in `batch_norm`.
     gamma : array_like, optional
-        float32 or float64, of the shape of the normalized axes. None means 1.
+        Of the shape of the normalized axes, or as ``keepdims=True`` leaves it; of any of
+        x's dtypes, and integers are converted as `x` is. None means 1.
     axis : int or tuple of int
-        The last axis, or several trailing ones in order.
+        **What is reduced: the axes over which the mean square is taken** (in `batch_norm` it is
+        what is kept). The last axis, or several trailing ones in order.
     eps : float
         Finite and > 0, added to the mean square.
     out : numpy.ndarray, optional
-        Receives `y`: x's shape and dtype, C-contiguous, writable, apart from `x`.
+        An array to store `y` in, of x's shape and dtype, C-contiguous and writable. It must not
+        overlap `x`.
 
     Returns
     -------
     y : numpy.ndarray
         x's shape and (converted) dtype, in C order.
     cache : Cache
-        For `cybn.backward`. Its mean is 0, its var the mean square. It refers to `x`.
+        What `backward` needs. Its mean is 0 and its var is the mean square. It refers to `x`, so do
+        not change `x` before you call `backward`.
 
     Raises
     ------
     TypeError, ValueError
-        Naming the argument, before any array is changed.
+        If an argument is wrong. The message names it, and no array has been changed.
 
     References
     ----------
@@ -118,28 +125,31 @@ def instance_norm(x, gamma=None, beta=None, *, axis=1, eps=1e-5, out=None):
     Parameters
     ----------
     x : array_like
-        At least 2 dimensions, samples on axis 0; otherwise as in `cybn.forward`.
+        At least 2 dimensions, with the samples on axis 0; float32 or float64, or converted as in
+        `batch_norm`.
     gamma, beta : array_like, optional
-        float32 or float64, shape (C,), or (N, C) with a row for each sample, as in adaptive
-        instance normalization [2]_. None means 1 and 0.
+        Shape (C,), or (N, C) with a row for each sample, as in adaptive instance normalization
+        [2]_, or as ``keepdims=True`` leaves these; of any of x's dtypes, and integers are converted
+        as `x` is. None means 1 and 0.
     axis : int
-        The channel axis, not 0.
+        The channels' axis, which is kept; not 0.
     eps : float
         Finite and > 0, added to the variance.
     out : numpy.ndarray, optional
-        Receives `y`: x's shape and dtype, C-contiguous, writable, apart from `x`.
+        An array to store `y` in, of x's shape and dtype, C-contiguous and writable. It must not
+        overlap `x`.
 
     Returns
     -------
     y : numpy.ndarray
         x's shape and (converted) dtype, in C order.
     cache : Cache
-        For `cybn.backward`. It refers to `x`: do not change `x` in between.
+        What `backward` needs. It refers to `x`, so do not change `x` before you call `backward`.
 
     Raises
     ------
     TypeError, ValueError
-        Naming the argument, before any array is changed.
+        If an argument is wrong. The message names it, and no array has been changed.
 
     References
     ----------
@@ -172,29 +182,32 @@ def group_norm(x, num_groups, gamma=None, beta=None, *, axis=1, eps=1e-5, out=No
     Parameters
     ----------
     x : array_like
-        At least 2 dimensions, samples on axis 0; otherwise as in `cybn.forward`.
+        At least 2 dimensions, with the samples on axis 0; float32 or float64, or converted as in
+        `batch_norm`.
     num_groups : int
         At least 1; it divides C.
     gamma, beta : array_like, optional
-        float32 or float64, shape (C,). None means 1 and 0.
+        Shape (C,), (N, C) with a row for each sample, or as ``keepdims=True`` leaves these; of any
+        of x's dtypes, and integers are converted as `x` is. None means 1 and 0.
     axis : int
-        The channel axis, not 0.
+        The channels' axis, which is kept; not 0.
     eps : float
         Finite and > 0, added to the variance.
     out : numpy.ndarray, optional
-        Receives `y`: x's shape and dtype, C-contiguous, writable, apart from `x`.
+        An array to store `y` in, of x's shape and dtype, C-contiguous and writable. It must not
+        overlap `x`.
 
     Returns
     -------
     y : numpy.ndarray
         x's shape and (converted) dtype, in C order.
     cache : Cache
-        For `cybn.backward`. It refers to `x`: do not change `x` in between.
+        What `backward` needs. It refers to `x`, so do not change `x` before you call `backward`.
 
     Raises
     ------
     TypeError, ValueError
-        Naming the argument, before any array is changed.
+        If an argument is wrong. The message names it, and no array has been changed.
 
     References
     ----------
@@ -223,25 +236,26 @@ def weight_standardize(w, *, axis=0, eps=1e-5, out=None):
     Parameters
     ----------
     w : array_like
-        Weights, as (O, I, H, W); converted as x is in `cybn.forward`.
+        Weights, for example of shape (O, I, H, W); converted as x is in `batch_norm`.
     axis : int
         The axis of the output channels.
     eps : float
         Finite and > 0, added to the variance.
     out : numpy.ndarray, optional
-        Receives `w_hat`: w's shape and dtype, C-contiguous, writable, apart from `w`.
+        An array to store `w_hat` in, of w's shape and dtype, C-contiguous and writable. It must not
+        overlap `w`.
 
     Returns
     -------
     w_hat : numpy.ndarray
         w's shape and (converted) dtype, in C order.
     cache : Cache
-        For `cybn.backward`, whose dx is then the gradient with respect to `w`.
+        What `backward` needs. The dx it returns is the gradient with respect to `w`.
 
     Raises
     ------
     TypeError, ValueError
-        Naming the argument, before any array is changed.
+        If an argument is wrong. The message names it, and no array has been changed.
 
     References
     ----------

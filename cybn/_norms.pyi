@@ -1,13 +1,22 @@
-from typing import Any, SupportsIndex, TypeAlias
+from typing import SupportsIndex, TypeAlias, overload
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._cache import Cache
+from ._cache import Cache, _Float, _FloatArray
 
-_FloatArray: TypeAlias = NDArray[np.floating[Any]]
 _Axes: TypeAlias = SupportsIndex | tuple[SupportsIndex, ...]
 
+@overload
+def layer_norm(
+    x: NDArray[_Float],
+    gamma: ArrayLike | None = None,
+    beta: ArrayLike | None = None,
+    *,
+    axis: _Axes = -1,
+    eps: float = 1e-5,
+    out: NDArray[_Float] | None = None,
+) -> tuple[NDArray[_Float], Cache[_Float]]: ...
+@overload
 def layer_norm(
     x: ArrayLike,
     gamma: ArrayLike | None = None,
@@ -17,6 +26,16 @@ def layer_norm(
     eps: float = 1e-5,
     out: _FloatArray | None = None,
 ) -> tuple[_FloatArray, Cache]: ...
+@overload
+def rms_norm(
+    x: NDArray[_Float],
+    gamma: ArrayLike | None = None,
+    *,
+    axis: _Axes = -1,
+    eps: float = 1e-5,
+    out: NDArray[_Float] | None = None,
+) -> tuple[NDArray[_Float], Cache[_Float]]: ...
+@overload
 def rms_norm(
     x: ArrayLike,
     gamma: ArrayLike | None = None,
@@ -25,6 +44,17 @@ def rms_norm(
     eps: float = 1e-5,
     out: _FloatArray | None = None,
 ) -> tuple[_FloatArray, Cache]: ...
+@overload
+def instance_norm(
+    x: NDArray[_Float],
+    gamma: ArrayLike | None = None,
+    beta: ArrayLike | None = None,
+    *,
+    axis: SupportsIndex = 1,
+    eps: float = 1e-5,
+    out: NDArray[_Float] | None = None,
+) -> tuple[NDArray[_Float], Cache[_Float]]: ...
+@overload
 def instance_norm(
     x: ArrayLike,
     gamma: ArrayLike | None = None,
@@ -34,6 +64,18 @@ def instance_norm(
     eps: float = 1e-5,
     out: _FloatArray | None = None,
 ) -> tuple[_FloatArray, Cache]: ...
+@overload
+def group_norm(
+    x: NDArray[_Float],
+    num_groups: SupportsIndex,
+    gamma: ArrayLike | None = None,
+    beta: ArrayLike | None = None,
+    *,
+    axis: SupportsIndex = 1,
+    eps: float = 1e-5,
+    out: NDArray[_Float] | None = None,
+) -> tuple[NDArray[_Float], Cache[_Float]]: ...
+@overload
 def group_norm(
     x: ArrayLike,
     num_groups: SupportsIndex,
@@ -44,6 +86,15 @@ def group_norm(
     eps: float = 1e-5,
     out: _FloatArray | None = None,
 ) -> tuple[_FloatArray, Cache]: ...
+@overload
+def weight_standardize(
+    w: NDArray[_Float],
+    *,
+    axis: SupportsIndex = 0,
+    eps: float = 1e-5,
+    out: NDArray[_Float] | None = None,
+) -> tuple[NDArray[_Float], Cache[_Float]]: ...
+@overload
 def weight_standardize(
     w: ArrayLike,
     *,

@@ -49,25 +49,25 @@ def set_num_threads(n):
 
     Parameters
     ----------
-    n : int
-        1 to 1024. Results do not depend on it.
+    n : int or None
+        1 to 1024. Results do not depend on it. None takes the setting back: `get_num_threads` says
+        what then decides.
 
     Raises
     ------
     TypeError, ValueError
-        If `n` is not an int, or out of range.
+        If `n` is neither an int nor None, or out of range.
 
     Examples
     --------
     >>> import cybn
-    >>> before = cybn.get_num_threads()
     >>> cybn.set_num_threads(1)
     >>> cybn.get_num_threads()
     1
-    >>> cybn.set_num_threads(before)
+    >>> cybn.set_num_threads(None)
     """
     global _setting
-    _setting = _checked_count(n)
+    _setting = None if n is None else _checked_count(n)
 
 
 def get_num_threads():

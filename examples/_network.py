@@ -148,9 +148,10 @@ def use_one_thread():
 def split_digits(seed):
     """Return ``x_train, x_test, labels_train, labels_test``, rows of 8x8 pixels from 0 to 16."""
     pixels, labels = load_digits(return_X_y=True)
-    return train_test_split(
+    parts = train_test_split(
         pixels.astype(np.float32), labels, test_size=0.25, stratify=labels, random_state=seed
     )
+    return [np.asarray(part) for part in parts]
 
 
 def unit_digits(seed):

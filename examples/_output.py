@@ -7,11 +7,11 @@ import numpy as np
 
 
 def example_parser(doc, **numbers):
-    """Return a parser with the first line of an example's docstring, and the option ``--out``.
+    """Return a parser with the title of an example's docstring, and the option ``--out``.
 
     Each of `numbers` is an option, too, with its default: a positive integer.
     """
-    parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=doc.strip().partition("\n")[0])
     for name, default in numbers.items():
         text = f"a positive number (default {default})"
         parser.add_argument(f"--{name}", type=positive, default=default, help=text)

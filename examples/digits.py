@@ -1,10 +1,22 @@
-"""What batch normalization changes when a small network learns handwritten digits.
-
-Dense -> BatchNorm -> ReLU -> Dense -> softmax, in plain NumPy, learns scikit-learn's digits with
-and without batch normalization, and once with a further BatchNorm as the first layer in place of a
-standard scaler, at many learning rates. ``python examples/digits.py`` prints a table and leaves a
-picture and the trained layers in the folder ``results``.
 """
+Handwritten digits with and without batch norm
+==============================================
+
+Dense, BatchNorm, ReLU, Dense, softmax: a small network in plain NumPy learns scikit-learn's digits
+with batch normalization and without, at many learning rates. A third variant has a further
+BatchNorm as its first layer, in place of a standard scaler. ``python examples/digits.py`` prints a
+table and leaves a picture and the trained layers in the folder ``results``.
+
+.. image:: /images/digits.png
+
+* On scaled pixels the gain is modest. The highest learning rate that trains doubles, and the best
+  accuracy rises by less than half a point.
+* On raw pixels the gain is large. The highest rate grows twentyfold, and the network learns in one
+  epoch what took four: batch norm as the first layer does what the scaler did.
+* At low learning rates batch norm costs accuracy.
+"""
+
+# sphinx_gallery_thumbnail_path = "images/digits.png"
 
 from collections.abc import Callable
 from itertools import product
@@ -189,7 +201,7 @@ def draw_epochs(axes, results):
 
 def save_picture(results, path):
     figure = Figure(figsize=(13, 8), layout="constrained", dpi=120)
-    top, bottom = figure.subfigures(2, 1)
+    top, bottom = figure.subfigures(2, 1, squeeze=False).flat
     panels = top.subplots(1, len(results), sharey=True)
     colors = ScalarMappable(LogNorm(LEARNING_RATES[0], LEARNING_RATES[-1]), "turbo")
     top.colorbar(colors, ax=panels, label="learning rate")

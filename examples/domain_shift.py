@@ -1,10 +1,19 @@
-"""What `calibrate` saves when a trained network meets another kind of digits.
-
-A network with batch normalization learns scikit-learn's digits, and is then shown ever darker and
-noisier ones: as it is, after `cybn.calibrate` ran over such digits (without their labels), and, for
-comparison, trained anew on them. ``python examples/domain_shift.py`` prints a table and leaves a
-picture in the folder ``results``.
 """
+New statistics for a new kind of data
+=====================================
+
+A network with batch normalization learns scikit-learn's digits, and then meets ever darker and
+noisier ones. It reads them as it was trained, then after `cybn.calibrate` has seen such digits
+(without their labels), and, to compare, after training on them. ``python examples/domain_shift.py``
+prints a table and leaves a picture in the folder ``results``.
+
+.. image:: /images/domain_shift.png
+
+Where the shift is strong but the digits can still be read, calibrating recovers most of what
+was lost, without a label and without a step of training.
+"""
+
+# sphinx_gallery_thumbnail_path = "images/domain_shift.png"
 
 import copy
 from itertools import product
@@ -111,14 +120,14 @@ def draw_digits(panels, x_test):
     for axes, shift in zip(panels, SHIFTS, strict=True):
         digits = shifted(x_test[:3], shift, rng).reshape(-1, 8, 8)
         apart = np.pad(digits, ((0, 0), (0, 1), (0, 0)), constant_values=np.nan)
-        axes.imshow(np.vstack(apart), cmap="gray", vmin=0, vmax=1)
+        axes.imshow(np.vstack(list(apart)), cmap="gray", vmin=0, vmax=1)
         axes.set_title(f"{shift:.0%}", fontsize="medium")
         axes.set_axis_off()
 
 
 def save_picture(results, x_test, path):
     figure = Figure(figsize=(8, 7), layout="constrained", dpi=120)
-    top, bottom = figure.subfigures(2, 1, height_ratios=[2, 5])
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[2, 5]).flat
     draw_digits(top.subplots(1, len(SHIFTS)), x_test)
     axes = bottom.subplots()
     for name, accuracies in results.items():

@@ -1,11 +1,20 @@
-"""Masked batch normalization in a recurrent network, on sequences of different lengths.
+"""
+Masked sequences in a recurrent network
+=======================================
 
 A sequence is one to five of scikit-learn's handwritten digits, padded with empty ones. The network,
 in plain NumPy, reads one after the other, ``h = tanh(norm(x @ weight) + h @ recurrent)``, and then
-tells which was the largest. Its norm masks the padding, or counts it, or there is none; after the
-training its statistics are taken anew from sequences with more padding. ``python
+tells which was the largest. Its norm masks the padding, or counts it, or there is no norm. After
+training, the statistics are taken anew from sequences with more padding. ``python
 examples/sequence.py`` prints a table and leaves a picture in the folder ``results``.
+
+.. image:: /images/sequence.png
+
+Both norms help. But the norm that counts the padding depends on how much there is of it; the
+masked one does not.
 """
+
+# sphinx_gallery_thumbnail_path = "images/sequence.png"
 
 from dataclasses import dataclass
 from itertools import product
@@ -208,9 +217,10 @@ def draw_panels(left, right, results):
 
 def save_picture(results, digits, path):
     figure = Figure(figsize=(9, 5.5), layout="constrained", dpi=120)
-    top, bottom = figure.subfigures(2, 1, height_ratios=[1, 4])
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[1, 4]).flat
     draw_examples(top.subplots(1, 4), digits)
-    draw_panels(*bottom.subplots(1, 2, sharey=True), results)
+    left, right = bottom.subplots(1, 2, sharey=True)
+    draw_panels(left, right, results)
     figure.savefig(path)
 
 

@@ -1,9 +1,19 @@
-"""How well batch, group and layer normalization learn from batches of 2 to 64 digits.
-
-Dense -> norm -> ReLU, twice, and a Dense layer, in plain NumPy, learn scikit-learn's digits with
-each norm and with none, for the same number of epochs; the learning rate grows with the batch.
-``python examples/small_batches.py`` prints a table and leaves a picture in the folder ``results``.
 """
+Small batches: batch, group and layer norm
+==========================================
+
+Dense, norm, ReLU, twice, and a Dense layer, in plain NumPy, learn scikit-learn's digits from
+batches of 2 to 64, with each norm and with none, for the same number of epochs. The learning rate
+grows with the batch. ``python examples/small_batches.py`` prints a table and leaves a picture in
+the folder ``results``.
+
+.. image:: /images/small_batches.png
+
+With batches of two, batch norm falls far behind. From eight on it keeps up, and at sixteen it is
+ahead. Group and layer norm do not look at the batch, and so its size hardly matters to them.
+"""
+
+# sphinx_gallery_thumbnail_path = "images/small_batches.png"
 
 from collections.abc import Callable
 from itertools import product

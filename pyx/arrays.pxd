@@ -1,13 +1,20 @@
-# Arrays as the kernels take them: plain ones, that is, NumPy arrays of native float32 or float64
-# (masks: bool), aligned and C-contiguous. Others the caller has to convert, or say what is wrong.
+# Arrays as the kernels take them: plain ones, that is, NumPy arrays of a storage type (masks: bool)
+# in native order, aligned and C-contiguous. Others the caller has to convert, or say what is wrong.
 #
 # Read from NumPy's own structure: a typed view of an array costs about 120 ns, a buffer 50.
 
-from libc.string cimport memcmp, memset
+from libc.string cimport memcmp, strcmp, strrchr
 
 cdef extern from "numpy/arrayobject.h":
+    ctypedef struct PyTypeObject:
+        const char* tp_name
+    ctypedef struct PyArray_Descr:
+        PyTypeObject* typeobj
+        char kind
     ctypedef struct PyArrayObject:
         pass
+    int NPY_USERDEF
+    PyArray_Descr* PyArray_DESCR(PyArrayObject*)
     bint PyArray_ISCARRAY(PyArrayObject*)
     bint PyArray_ISCARRAY_RO(PyArrayObject*)
     int PyArray_TYPE(PyArrayObject*)
@@ -26,12 +33,15 @@ cdef struct Storage:    # a dtype, and what can be done with its values
     Store store             # so many neighbours
     SetPasses set_passes    # of a Call
 
-cdef enum:
-    MASK                # rows of the table of storage types: bool, and from there on the numbers
-    NUMBERS
-    STORAGES = 3
+cdef enum:              # rows of the table of storage types
+    MASK                    # bool
+    FLOAT32
+    FLOAT64
+    FLOAT16
+    BFLOAT16
+    STORAGES
 
-# An array of a call, or None: then all is 0. Its shape may be read while the GIL is held.
+# An array of a call, or None: then its data are NULL. Its shape may be read while the GIL is held.
 cdef struct Array:
     PyArrayObject* object
     const Storage* storage
@@ -54,18 +64,29 @@ cdef struct Views:      # of the arrays of a call
     Array running_var
     Array saved
     Array scratch
+    const Array* given[13]      # those that there are
+    int count
     const Storage* storages     # the table
     bint refused                # one of them was not plain
 
 
+cdef inline bint is_bfloat16(const PyArray_Descr* dtype) noexcept:
+    """Whether it has the kind and name of that of ml_dtypes, which need not be there."""
+    cdef const char* dot = strrchr(dtype.typeobj.tp_name, c'.')
+    return dtype.kind == c'V' and strcmp(dot + 1 if dot else dtype.typeobj.tp_name, "bfloat16") == 0
+
+
 cdef inline const Storage* storage_of(
-    const Storage* storages, int type_number, bint mask,
+    const Storage* storages, PyArrayObject* array, bint mask,
 ) noexcept:
     """The row of a dtype, or NULL."""
-    cdef int i
-    for i in range(MASK if mask else NUMBERS, NUMBERS if mask else STORAGES):
-        if storages[i].type_number == type_number:
+    cdef int number = PyArray_TYPE(array), i
+    for i in range(MASK if mask else FLOAT32, FLOAT32 if mask else BFLOAT16):
+        if storages[i].type_number == number:
             return &storages[i]
+    # A type that NumPy does not have gets its number when it is registered.
+    if number >= NPY_USERDEF and not mask and is_bfloat16(PyArray_DESCR(array)):
+        return &storages[BFLOAT16]
     return NULL
 
 
@@ -82,14 +103,15 @@ cdef inline void take(
 ) noexcept:
     """Take an array, or None; one that is not plain makes the views `refused`."""
     cdef int axis
-    memset(array, 0, sizeof(Array))
+    array.data, array.storage = NULL, NULL
+    array.size = array.itemsize = array.nbytes = 0
     if given is None:
         return
     if type(given) is not ndarray:
         views.refused = True
         return
     array.object = <PyArrayObject*>given
-    array.storage = storage_of(views.storages, PyArray_TYPE(array.object), mask)
+    array.storage = storage_of(views.storages, array.object, mask)
     if not is_usable(array.object, array.storage, writable):
         views.refused = True
         return
@@ -100,6 +122,8 @@ cdef inline void take(
     for axis in range(array.ndim):
         array.size *= array.shape[axis]
     array.nbytes = array.size * array.itemsize
+    views.given[views.count] = array
+    views.count += 1
 
 
 cdef inline bint same_shape(const Array* a, const Array* b) noexcept:
@@ -129,10 +153,12 @@ cdef inline bint is_apart(
     Views* views, const Array* written, const Array* may_be,
 ) noexcept nogil:
     """Whether a written array shares no memory with another one, unless it is that of `may_be`."""
-    cdef const Array* other = &views.x
-    while other <= &views.scratch:      # they lie one after the other
-        if (other != written and not (other == may_be and same(other, written))
-                and overlap(written, other)):
+    cdef const Array* other
+    cdef int i
+    for i in range(views.count if written.data != NULL else 0):
+        other = views.given[i]
+        if other == written or (other == may_be and same(other, written)):
+            continue
+        if overlap(written, other):
             return False
-        other += 1
     return True

@@ -24,12 +24,18 @@ static inline double difference(double a, double b) {
 
 /* A register of float64, from and to each storage type, and from a mask. `stream` goes past the
  * caches, with two registers' values at once: what is written there comes in whole lines, or
- * halves and quarters of one. A strip is four registers, so that a loop over strips has enough for
- * three or four arrays. */
+ * halves and quarters of one. (In 16 bit, where it takes four, it also stores what stays, as `past`
+ * says.) A strip is four registers, so that a loop over strips has enough for three or four
+ * arrays. */
 #if defined(__x86_64__) && defined(__AVX512F__)
 #define STRIP 32
 #define VECTOR 16
 typedef __m512d_u wide;
+typedef __m512 floats;
+static inline floats floats_of(const wide *v) {
+    __m512 low = _mm512_castps256_ps512(_mm512_cvtpd_ps(v[0]));
+    return _mm512_insertf32x8(low, _mm512_cvtpd_ps(v[1]), 1);
+}
 static inline wide load_float(const float *from) { return _mm512_cvtps_pd(_mm256_loadu_ps(from)); }
 static inline wide load_double(const double *from) { return _mm512_loadu_pd(from); }
 static inline wide load_byte(const unsigned char *from) {
@@ -37,18 +43,21 @@ static inline wide load_byte(const unsigned char *from) {
 }
 static inline void store_float(float *to, wide v) { _mm256_storeu_ps(to, _mm512_cvtpd_ps(v)); }
 static inline void store_double(double *to, wide v) { _mm512_storeu_pd(to, v); }
-static inline void stream_float(float *to, wide v, wide next) {
-    __m512 low = _mm512_castps256_ps512(_mm512_cvtpd_ps(v));
-    _mm512_stream_ps(to, _mm512_insertf32x8(low, _mm512_cvtpd_ps(next), 1));
+static inline void stream_float(float *to, const wide *v, int past) {
+    _mm512_stream_ps(to, floats_of(v));
 }
-static inline void stream_double(double *to, wide v, wide next) {
-    _mm512_stream_pd(to, v);
-    _mm512_stream_pd(to + 8, next);
+static inline void stream_double(double *to, const wide *v, int past) {
+    _mm512_stream_pd(to, v[0]);
+    _mm512_stream_pd(to + 8, v[1]);
 }
 #elif defined(__x86_64__) && defined(__AVX__)
 #define STRIP 16
 #define VECTOR 8
 typedef __m256d_u wide;
+typedef __m256 floats;
+static inline floats floats_of(const wide *v) {
+    return _mm256_set_m128(_mm256_cvtpd_ps(v[1]), _mm256_cvtpd_ps(v[0]));
+}
 static inline wide load_float(const float *from) { return _mm256_cvtps_pd(_mm_loadu_ps(from)); }
 static inline wide load_double(const double *from) { return _mm256_loadu_pd(from); }
 static inline wide load_byte(const unsigned char *from) {
@@ -58,12 +67,12 @@ static inline wide load_byte(const unsigned char *from) {
 }
 static inline void store_float(float *to, wide v) { _mm_storeu_ps(to, _mm256_cvtpd_ps(v)); }
 static inline void store_double(double *to, wide v) { _mm256_storeu_pd(to, v); }
-static inline void stream_float(float *to, wide v, wide next) {
-    _mm256_stream_ps(to, _mm256_set_m128(_mm256_cvtpd_ps(next), _mm256_cvtpd_ps(v)));
+static inline void stream_float(float *to, const wide *v, int past) {
+    _mm256_stream_ps(to, floats_of(v));
 }
-static inline void stream_double(double *to, wide v, wide next) {
-    _mm256_stream_pd(to, v);
-    _mm256_stream_pd(to + 4, next);
+static inline void stream_double(double *to, const wide *v, int past) {
+    _mm256_stream_pd(to, v[0]);
+    _mm256_stream_pd(to + 4, v[1]);
 }
 #elif defined(__x86_64__) && defined(__SSE4_1__)
 #define STRIP 8
@@ -82,12 +91,12 @@ static inline void store_float(float *to, wide v) {
     _mm_storel_epi64((__m128i_u *)to, _mm_castps_si128(_mm_cvtpd_ps(v)));
 }
 static inline void store_double(double *to, wide v) { _mm_storeu_pd(to, v); }
-static inline void stream_float(float *to, wide v, wide next) {
-    _mm_stream_ps(to, _mm_movelh_ps(_mm_cvtpd_ps(v), _mm_cvtpd_ps(next)));
+static inline void stream_float(float *to, const wide *v, int past) {
+    _mm_stream_ps(to, _mm_movelh_ps(_mm_cvtpd_ps(v[0]), _mm_cvtpd_ps(v[1])));
 }
-static inline void stream_double(double *to, wide v, wide next) {
-    _mm_stream_pd(to, v);
-    _mm_stream_pd(to + 2, next);
+static inline void stream_double(double *to, const wide *v, int past) {
+    _mm_stream_pd(to, v[0]);
+    _mm_stream_pd(to + 2, v[1]);
 }
 #elif defined(__aarch64__) && defined(__ARM_NEON)
 /* Stores of whole lines in a row go past the caches by themselves there. */
@@ -104,12 +113,12 @@ static inline wide load_byte(const unsigned char *from) {
 }
 static inline void store_float(float *to, wide v) { vst1_f32(to, vcvt_f32_f64(v)); }
 static inline void store_double(double *to, wide v) { vst1q_f64(to, v); }
-static inline void stream_float(float *to, wide v, wide next) {
-    vst1q_f32(to, vcvt_high_f32_f64(vcvt_f32_f64(v), next));
+static inline void stream_float(float *to, const wide *v, int past) {
+    vst1q_f32(to, vcvt_high_f32_f64(vcvt_f32_f64(v[0]), v[1]));
 }
-static inline void stream_double(double *to, wide v, wide next) {
-    vst1q_f64(to, v);
-    vst1q_f64(to + 2, next);
+static inline void stream_double(double *to, const wide *v, int past) {
+    vst1q_f64(to, v[0]);
+    vst1q_f64(to + 2, v[1]);
 }
 #else   /* the compiler's own vectors */
 #define STRIP 8
@@ -120,15 +129,24 @@ static inline wide load_double(const double *from) { return *from; }
 static inline wide load_byte(const unsigned char *from) { return *from; }
 static inline void store_float(float *to, wide v) { *to = (float)v; }
 static inline void store_double(double *to, wide v) { *to = v; }
-static inline void stream_float(float *to, wide v, wide next) {
-    store_float(to, v);
-    store_float(to + 1, next);
+static inline void stream_float(float *to, const wide *v, int past) {
+    store_float(to, v[0]);
+    store_float(to + 1, v[1]);
 }
-static inline void stream_double(double *to, wide v, wide next) {
-    store_double(to, v);
-    store_double(to + 1, next);
+static inline void stream_double(double *to, const wide *v, int past) {
+    store_double(to, v[0]);
+    store_double(to + 1, v[1]);
 }
 #endif
+
+#include "half.h"
+
+/* Single values. */
+static inline double get_float(const float *from) { return *from; }
+static inline double get_double(const double *from) { return *from; }
+static inline double get_byte(const unsigned char *from) { return *from; }
+static inline void put_float(float *to, double v) { *to = (float)v; }
+static inline void put_double(double *to, double v) { *to = v; }
 
 /* Says that a pointer is not NULL, so that a loop has no branch for that. */
 #define not_null(pointer) (__extension__({ \
@@ -138,27 +156,32 @@ static inline void stream_double(double *to, wide v, wide next) {
     pointer_; }))
 
 #define STEP (sizeof(wide) / sizeof(double))
+#define STREAMED(to) (sizeof *(to) < sizeof(float) ? 4 * STEP : 2 * STEP)
 
-/* Convert n values to float64. The type is that of the pointer. */
+/* The function for the type that a pointer has. */
+#define EACH(what) \
+    float: what##_float, double: what##_double, float16: what##_float16, bfloat16: what##_bfloat16
+
+/* Convert n values to float64. */
 #define widen(from, to, n) do { \
     size_t i = 0, count = (n); \
     for (; i + STEP <= count; i += STEP) \
-        *(wide *)((to) + i) = _Generic(*(from), float: load_float, double: load_double, \
-                                       unsigned char: load_byte)((from) + i); \
-    for (; i < count; i++) (to)[i] = (from)[i]; \
+        *(wide *)((to) + i) = _Generic( \
+            *(from), EACH(load), unsigned char: load_byte)((from) + i); \
+    for (; count % STEP && i < count; i++) \
+        (to)[i] = _Generic(*(from), EACH(get), unsigned char: get_byte)((from) + i); \
 } while (0)
 
-/* Round n values to the storage type. They are streamed by two registers, for which `to` has to be
- * aligned; what is left over is stored. */
-#define narrow(from, to, n, stream) do { \
+/* Round n values to the storage type. They are streamed by two registers or four, for which `to`
+ * has to be aligned; what is left over is stored. */
+#define narrow(from, to, n, streams) do { \
     size_t i = 0, count = (n); \
-    for (; (stream) && i + 2 * STEP <= count; i += 2 * STEP) \
-        _Generic(*(to), float: stream_float, double: stream_double)( \
-            (to) + i, *(const wide *)((from) + i), *(const wide *)((from) + i + STEP)); \
+    for (; ((streams) || sizeof *(to) < sizeof(float)) && i + STREAMED(to) <= count; \
+         i += STREAMED(to)) \
+        _Generic(*(to), EACH(stream))((to) + i, (const wide *)((from) + i), (streams)); \
     for (; i + STEP <= count; i += STEP) \
-        _Generic(*(to), float: store_float, double: store_double)( \
-            (to) + i, *(const wide *)((from) + i)); \
-    for (; i < count; i++) (to)[i] = (from)[i]; \
+        _Generic(*(to), EACH(store))((to) + i, *(const wide *)((from) + i)); \
+    for (; count % STEP && i < count; i++) _Generic(*(to), EACH(put))((to) + i, (from)[i]); \
 } while (0)
 
 #endif

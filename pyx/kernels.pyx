@@ -29,13 +29,13 @@ from cython cimport freelist
 from cython.parallel cimport parallel
 
 from arrays cimport (
-    MASK, NUMBERS, STORAGES, Array, Load, SetPasses, Storage, Store, Views, alike, is_apart,
-    is_vector, same_shape, take,
+    BFLOAT16, FLOAT16, FLOAT32, FLOAT64, MASK, STORAGES, Array, Load, SetPasses, Storage, Store,
+    Views, alike, is_apart, is_vector, same_shape, take,
 )
 from call cimport (
-    Call, beta_row, center_row, dx_slope_row, invstd_row, mean_row, part_by_part, row, running_mean_row,
-    running_var_row, saved, saved_rows, saved_values, scratch_values, shift_row, slope_row,
-    take_parameters, var_row,
+    Call, beta_row, center_row, dx_slope_row, invstd_row, mean_row, part_by_part, row,
+    running_mean_row, running_var_row, saved, saved_rows, saved_values, scratch_values,
+    shift_row, slope_row, take_parameters, var_row,
 )
 from cells cimport fill, give, give_gradients, load_shift, set_counts, set_parameters
 from maps cimport map_pass
@@ -45,6 +45,10 @@ from rows cimport (
     ACTIVATION_COUNT, ACTIVATIONS, THREAD_SCRATCH, Activation, Fused, Mask, real,
     thread_scratch,
 )
+from rows cimport (
+    ACTIVATION_COUNT, ACTIVATIONS, THREAD_SCRATCH, Activation, Fused, Mask, bfloat16, float16,
+    narrow, real, thread_scratch, widen,
+)
 from solve cimport settle_backward, settle_forward, solve_backward, solve_forward
 from sums cimport sum_pass
 
@@ -53,7 +57,7 @@ cdef extern from "thread.h" nogil:
     int thread_count() noexcept
 
 cdef extern from "numpy/arrayobject.h":
-    int NPY_BOOL, NPY_FLOAT, NPY_DOUBLE
+    int NPY_BOOL, NPY_FLOAT, NPY_DOUBLE, NPY_HALF
 
 MEAN, VAR, INVSTD, SAVED_ROWS = mean_row, var_row, invstd_row, saved_rows
 OVERWRITTEN = 2
@@ -68,24 +72,27 @@ cdef void set_passes(Call* call, const real* x) noexcept nogil:
 
 cdef void load(const real* values, Py_ssize_t stride, Py_ssize_t count, double* to) noexcept nogil:
     cdef Py_ssize_t c
+    if stride == 1:
+        widen(values, to, count)
+        return
     for c in range(count):
-        to[c] = values[c * stride]
+        widen(values + c * stride, to + c, 1)
 
 
 cdef void store(const double* values, Py_ssize_t count, real* to) noexcept nogil:
-    cdef Py_ssize_t c
-    for c in range(count):
-        to[c] = <real>values[c]
+    narrow(values, to, count, False)
 
 
 cdef Storage STORAGE[STORAGES]
 STORAGE[MASK] = Storage(NPY_BOOL, 1, NULL, NULL, NULL)
-STORAGE[NUMBERS] = Storage(
-    NPY_FLOAT, sizeof(float), <Load>load[float], <Store>store[float],
-    <SetPasses>set_passes[float])
-STORAGE[NUMBERS + 1] = Storage(
-    NPY_DOUBLE, sizeof(double), <Load>load[double], <Store>store[double],
-    <SetPasses>set_passes[double])
+STORAGE[FLOAT32] = Storage(
+    NPY_FLOAT, 4, <Load>load[float], <Store>store[float], <SetPasses>set_passes[float])
+STORAGE[FLOAT64] = Storage(
+    NPY_DOUBLE, 8, <Load>load[double], <Store>store[double], <SetPasses>set_passes[double])
+STORAGE[FLOAT16] = Storage(
+    NPY_HALF, 2, <Load>load[float16], <Store>store[float16], <SetPasses>set_passes[float16])
+STORAGE[BFLOAT16] = Storage(    # of no number of its own
+    -1, 2, <Load>load[bfloat16], <Store>store[bfloat16], <SetPasses>set_passes[bfloat16])
 
 
 cdef class Layout:
@@ -175,7 +182,7 @@ cdef class Arrays:
 
 cdef void view(Views* views, Arrays arrays, bint forward, bint training) noexcept:
     """Look at the arrays of a call; those that it writes to have to be writable."""
-    views.storages, views.refused = STORAGE, False
+    views.storages, views.count, views.refused = STORAGE, 0, False
     take(views, &views.x, arrays.x, ndarray)
     take(views, &views.dy, arrays.dy, ndarray)
     take(views, &views.out, arrays.out, ndarray, True)
@@ -227,9 +234,8 @@ cdef void prepare(
     call.momentum, call.eps = settings.momentum, settings.eps
     fused.activation, fused.slope, fused.training = settings.row, settings.slope, call.training
     fused.third, fused.dresidual = views.third.data, views.dresidual.data
-    fused.third_is_float = (views.third.storage != views.x.storage if fused.third != NULL
-                            else fused.dresidual != NULL
-                            and views.dresidual.storage != views.x.storage)
+    fused.third_is_float = views.third.storage != views.x.storage
+    fused.dresidual_is_float = views.dresidual.storage != views.x.storage
     call.fused = NULL
     if fused.activation != NULL or fused.third != NULL or fused.dresidual != NULL:
         call.fused = fused
@@ -259,9 +265,30 @@ cdef void run(Call* call) noexcept nogil:
 def is_plain(array):
     """Whether the kernels can read an array as it is."""
     cdef Views views
-    views.storages, views.refused = STORAGE, array is None
+    views.storages, views.count, views.refused = STORAGE, 0, array is None
     take(&views, &views.x, array, ndarray)
     return not views.refused
+
+
+def round_to(array, values):
+    """Round values to the dtype of an array, into it. False: one of them refused."""
+    cdef Views views
+    cdef arithmetic before
+    cdef double* some = thread_scratch()
+    cdef Py_ssize_t start = 0, count
+    views.storages, views.count, views.refused = STORAGE, 0, array is None or values is None
+    take(&views, &views.out, array, ndarray, True)
+    take(&views, &views.x, values, ndarray)
+    if views.refused or views.out.size != views.x.size or not is_apart(&views, &views.out, NULL):
+        return False
+    before = plain_arithmetic()
+    while start < views.x.size:
+        count = min(views.x.size - start, THREAD_SCRATCH)
+        views.x.storage.load(views.x.data + start * views.x.itemsize, 1, count, some)
+        views.out.storage.store(some, count, views.out.data + start * views.out.itemsize)
+        start += count
+    restore_arithmetic(before)
+    return True
 
 
 cdef bint forward_fits(Views* views, Layout layout, bint training) noexcept:

@@ -6,8 +6,9 @@ from plan cimport (
     tile_at, unit_at,
 )
 from rows cimport (
-    STRIP, VECTOR, Coefficients, Fused, Mask, advanced, clear, differentiate, finish, go_back,
-    narrow, normalize, not_null, prefetch, real, scale, third_at, thread_lanes, to_line, widen,
+    LINE, STRIP, VECTOR, Coefficients, Fused, Mask, advanced, bytes_of, clear, differentiate,
+    finish, go_back, narrow, normalize, not_null, prefetch, prefetch_beside, real, scale,
+    thread_lanes, to_line, widen,
 )
 
 cdef extern from "cache.h" nogil:
@@ -20,14 +21,14 @@ cdef inline void go_back_to_norm(
 ) noexcept nogil:
     """Make of the loss's gradient with respect to y that of the norm; it is the residual's, too."""
     cdef Py_ssize_t place = out - <real*>fused.out
-    cdef char* dresidual = fused.dresidual + third_at(x, fused, place)
+    cdef char* dresidual = fused.dresidual + bytes_of(x, fused.dresidual_is_float, place)
     go_back(x, values, g, n, fused, place, k.first, k.first + 3 * k.apart, k.first + 4 * k.apart,
             k.step)
     if fused.dresidual == NULL:
         return
     if mask != NULL:
         clear(g, n, mask)
-    if fused.third_is_float:
+    if fused.dresidual_is_float:
         narrow(g, <float*>dresidual, n, False)
     else:
         narrow(g, <real*>dresidual, n, False)
@@ -37,9 +38,9 @@ cdef inline void map_vector(
     const real* x, const real* dy, real* out, Py_ssize_t n, Coefficients k, Mask mask,
     const Fused* fused, bint stream,
 ) noexcept nogil:
-    """Map up to VECTOR values. All are read before one is written: `out` may be x or dy."""
-    cdef double values[VECTOR]
-    cdef double wide_dy[VECTOR]
+    """Map up to STRIP values. All are read before one is written: `out` may be x or dy."""
+    cdef double values[STRIP]
+    cdef double wide_dy[STRIP]
     widen(x, values, n)
     if dy != NULL:
         widen(dy, wide_dy, n)
@@ -63,9 +64,9 @@ cdef inline void prefetch_third(
 ) noexcept nogil:
     """What is read, and written, beside x and out."""
     if fused.third != NULL:
-        prefetch(fused.third + third_at(x, fused, place), third_at(x, fused, n))
+        prefetch_beside(x, fused.third, fused.third_is_float, place, n)
     if fused.dresidual != NULL:
-        prefetch(fused.dresidual + third_at(x, fused, place), third_at(x, fused, n))
+        prefetch_beside(x, fused.dresidual, fused.dresidual_is_float, place, n)
 
 
 cdef inline Py_ssize_t map_stretch(
@@ -74,7 +75,8 @@ cdef inline Py_ssize_t map_stretch(
     bint stream,
 ) noexcept nogil:
     """Map from j on in strips of n values, as far as they go; return where the rest begins."""
-    cdef Py_ssize_t _, m = min(n, VECTOR)
+    # In 16 bit it takes a strip to stream as many bytes.
+    cdef Py_ssize_t _, m = min(n, VECTOR if sizeof(real) >= sizeof(float) else STRIP)
     while j + n <= stop:
         if ahead:
             prefetch(x + j + ahead, n * sizeof(real))
@@ -103,7 +105,7 @@ cdef inline void map_strips(
         j = map_stretch(x, dy, out, j, stop, 1, 0, 0, k, mask, fused, False)
     j = map_stretch(x, dy, out, j, length, STRIP, ahead, out_ahead, k, mask, fused, stream)
     if stream:          # of float32, what is left of whole lines
-        j = map_stretch(x, dy, out, j, length, MARGIN, ahead, 0, k, mask, fused, stream)
+        j = map_stretch(x, dy, out, j, length, 2 * LINE, ahead, 0, k, mask, fused, stream)
     j = map_stretch(x, dy, out, j, length, 8, 0, 0, k, mask, fused, False)
     j = map_stretch(x, dy, out, j, length, 1, 0, 0, k, mask, fused, False)
 

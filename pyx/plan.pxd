@@ -30,7 +30,7 @@ cdef extern from "cache.h" nogil:
 
 cdef enum:
     WIDTH = 1024            # lanes of a tile at the most
-    MARGIN = 16             # so many come behind the last one: a cache line of float32
+    MARGIN = 32             # so many come behind the last one: a cache line in 16 bit
     APART = WIDTH + MARGIN  # lanes of what a tile has several rows of
     SKEWED_ROWS = 16        # from so many rows on, and
     SKEWED_WIDTH = 64       # so many lanes in each tile, rows may begin elsewhere than at lane 0
@@ -222,7 +222,7 @@ cdef inline Py_ssize_t skew_of(
     const Plan* p, Py_ssize_t offset, const void* values, size_t itemsize,
 ) noexcept nogil:
     """How far from there a cache line begins in every row; 0 if it does not pay, or in none."""
-    if not p.skewed or p.row_stride * itemsize % (MARGIN * sizeof(float)):
+    if not p.skewed or p.row_stride * itemsize % (LINE * sizeof(double)):
         return 0
     return to_line(<const char*>values + offset * itemsize) // itemsize
 

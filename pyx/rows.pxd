@@ -17,8 +17,12 @@ cdef extern from "thread.h" nogil:
     double* thread_scratch() noexcept
 
 cdef extern from "convert.h" nogil:
+    ctypedef struct float16:
+        unsigned short bits
+    ctypedef struct bfloat16:
+        unsigned short bits
     enum:
-        VECTOR          # values that are mapped at once: those of two registers, at the most 16
+        VECTOR          # values that are mapped at once: those of two registers, at the most STRIP
         STRIP           # lanes that are summed at once: from 8 to LANES
     const void* not_null(const void* pointer) noexcept
     double difference(double a, double b) noexcept
@@ -38,6 +42,8 @@ cdef extern from "activations.h" nogil:
 ctypedef fused real:
     float
     double
+    float16
+    bfloat16
 
 cdef enum:
     LANES = 32          # of a row along; narrow rows are folded to multiples of it
@@ -52,8 +58,9 @@ cdef struct Fused:                      # what comes after the norm: y = act(nor
     # Of x's shape, or NULL: the residual; in backward, where the result decides the derivative,
     # the result instead.
     const char* third
-    bint third_is_float                 # or of x's dtype
-    char* dresidual                     # as the residual; or NULL
+    char* dresidual                     # or NULL
+    bint third_is_float                 # not of x's dtype
+    bint dresidual_is_float
     const void* u                       # the first value of what is summed, and of what is written
     const void* out
 
@@ -69,17 +76,20 @@ cdef struct Terms:                      # what is summed of u and v
     const double* beta
 
 
-cdef inline Py_ssize_t third_at(
-    const real* x, const Fused* fused, Py_ssize_t place,
+cdef inline Py_ssize_t bytes_of(const real* x, bint is_float, Py_ssize_t n) noexcept nogil:
+    return n * (sizeof(float) if is_float else sizeof(real))
+
+
+cdef inline void prefetch_beside(
+    const real* x, const char* array, bint is_float, Py_ssize_t place, Py_ssize_t n,
 ) noexcept nogil:
-    """Where the third array, and the residual's gradient, have their value of a place: in bytes."""
-    return place * (sizeof(float) if fused.third_is_float else sizeof(real))
+    prefetch(array + bytes_of(x, is_float, place), bytes_of(x, is_float, n))
 
 
 cdef inline void widen_third(
     const real* x, const Fused* fused, Py_ssize_t place, double* to, Py_ssize_t n,
 ) noexcept nogil:
-    cdef const char* third = fused.third + third_at(x, fused, place)
+    cdef const char* third = fused.third + bytes_of(x, fused.third_is_float, place)
     if fused.third_is_float:
         widen(<const float*>third, to, n)
     else:
@@ -188,8 +198,7 @@ cdef inline void sum_strip(
         if t.fused != NULL:
             go_back(u, wide_v, wide_u, width, t.fused, place, shifts, t.slope, t.beta, 1)
             if ahead and t.fused.third != NULL:
-                prefetch(t.fused.third + third_at(u, t.fused, place + ahead),
-                         third_at(u, t.fused, width))
+                prefetch_beside(u, t.fused.third, t.fused.third_is_float, place + ahead, width)
             place += stride
         if t.column_u != NULL:
             widen(t.column_u, column_u, width)
@@ -261,7 +270,7 @@ cdef inline void scale(double* x, const double* dy, Py_ssize_t n, Coefficients k
 
 cdef inline void clear(double* values, Py_ssize_t n, Mask mask) noexcept nogil:
     """Set to 0 what the mask leaves out."""
-    cdef double selected[VECTOR]
+    cdef double selected[STRIP]
     cdef Py_ssize_t j
     cdef double value
     widen(mask, selected, n)

@@ -28,7 +28,7 @@ static inline int flag_is_raised(const int *flag) {
 }
 
 /* Five rows of lanes (`APART` in plan.pxd), and two lines; and the scratch of a small call. */
-#define THREAD_LANES (5 * (1024 + 16) + 2 * 8)
+#define THREAD_LANES (5 * (1024 + 32) + 2 * 8)
 #define THREAD_SCRATCH 4096
 
 static double *thread_lanes(void) {

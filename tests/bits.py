@@ -13,10 +13,12 @@ import hashlib
 import json
 import sys
 from dataclasses import fields, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from cases import DTYPES, SHAPES, make_case, tracked
+from halves import BFLOAT16, HALVES, nearest
 from norms import SHAPES as NORM_SHAPES
 from norms import build_norm_case, run_cybn
 
@@ -88,7 +90,9 @@ def digest(*arrays):
     sha = hashlib.sha256()
     for array in arrays:
         if array is not None:
-            assert not np.isnan(array).any()
+            with np.errstate(all="ignore"):  # ml_dtypes warns of infinity
+                assert not np.isnan(array.astype(np.float64)).any()
+            array = array.view(np.uint16) if array.dtype == BFLOAT16 else array  # it has no buffer
             sha.update(array)
     return sha.hexdigest()[:16]
 
@@ -134,15 +138,36 @@ def all_cases(rng):
                 yield f"{name}, {np.dtype(dtype)}, outlier", digest_of_norm, far_off(case)
 
 
+def half_cases(rng):
+    """Yield as `all_cases` cases of 16 bit, drawn apart so that those stay as they are.
+
+    Half of them have parameters of 16 bit, too.
+    """
+    for name, (shape, axis) in (SHAPES | LARGE_SHAPES).items():
+        case = make_case(rng, shape, axis, np.float64, mean=10.0)
+        for dtype in HALVES.values():
+            typed = replace(case, x=nearest(case.x, dtype), dy=nearest(case.dy, dtype))
+            if shape[0] % 2:
+                names = "gamma", "beta", "running_mean", "running_var"
+                typed = replace(typed, **{n: nearest(getattr(typed, n), dtype) for n in names})
+            yield f"{name}, {dtype}", digest_of_batch_norm, typed
+    for name, arguments in (NORM_SHAPES | LARGE_NORM_SHAPES).items():
+        for dtype in HALVES.values():
+            case = build_norm_case(rng, *arguments, dtype=np.float64, mean=10.0)
+            typed = replace(case, x=nearest(case.x, dtype), dy=nearest(case.dy, dtype))
+            yield f"{name}, {dtype}", digest_of_norm, typed
+
+
 def digests(thread_counts):
     """Return the digest of all inputs, and for each thread count those of all cases by name."""
     inputs = hashlib.sha256()
     results = {count: {} for count in thread_counts}
-    for name, digest_of, case in all_cases(Draws(np.random.PCG64(0))):
+    cases = chain(all_cases(Draws(np.random.PCG64(0))), half_cases(Draws(np.random.PCG64(16))))
+    for name, digest_of, case in cases:
         for field in fields(case):
             value = getattr(case, field.name)
             if isinstance(value, np.ndarray):
-                inputs.update(value)
+                inputs.update(value.view(np.uint8) if value.ndim else value)
         for count in thread_counts:
             with cybn.num_threads(count):
                 results[count][name] = digest_of(case)

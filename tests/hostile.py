@@ -19,10 +19,10 @@ objects                   T T    T T          T T                        T T
 text                      T T    T T          T T                        T T
 dates                     T T    T T          T T                        T T
 records                   T T    T T          T T                        T T
-float16                   T T    T T          T T                        T T
+bfloat16 from a file      T T    T T          T T                        T T
 longdouble                T T    T T          T T                        T T
-integers                  R R    T T          T T                        T T
-bool                      R R    T T          T T                        T T
+integers                  R R    R R          T T                        T T
+bool                      R R    R R          T T                        T T
 the other float           R R    R R          R R                        T T
 a list                    R R    R R          T T                        T T
 a memoryview              R R    R R          T T                        T T
@@ -148,7 +148,7 @@ SPOIL = {
     "text": _dtype(str),
     "dates": lambda array: np.zeros(array.shape, "datetime64[s]"),
     "records": lambda array: np.zeros(array.shape, [("a", "f4"), ("b", "f4")]),
-    "float16": _dtype(np.float16),
+    "bfloat16 from a file": lambda array: array.astype(np.float16).view("V2"),  # by np.save
     "longdouble": _dtype(np.longdouble),
     "integers": _dtype(np.int64),
     "bool": _dtype(bool),

@@ -117,7 +117,7 @@ def test_one_of_the_two(rng, norm, given):
             assert getattr(actual, key) is None
 
 
-@pytest.mark.parametrize("shape", [(3, 3), (4, 4), (3, 4), (1, 3), (4, 1), (4, 3, 1)])
+@pytest.mark.parametrize("shape", [(3, 3), (4, 4), (3, 4), (1, 3), (4, 1), (3, 4, 1)])
 @pytest.mark.parametrize("name", ["gamma", "beta"])
 @both_norms
 def test_parameter_of_another_shape(rng, norm, name, shape):

@@ -117,7 +117,7 @@ def test_reset_running_stats(rng, x, momentum):
         new(x)
 
 
-@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("mode", ["train", "freeze"])
 def test_out(rng, x, mode):
     layer = trained_layer(rng)
     getattr(layer, mode)()
@@ -129,7 +129,7 @@ def test_out(rng, x, mode):
     assert_array_equal(dx, twin.backward(x))
 
 
-@pytest.mark.parametrize("mode", ["train", "eval", "freeze"])
+@pytest.mark.parametrize("mode", ["train", "freeze"])
 def test_backward(rng, x, mode):
     layer = trained_layer(rng)
     getattr(layer, mode)()
@@ -188,8 +188,6 @@ def test_without_running_statistics_eval_uses_the_batch(x):
     assert_array_equal(layer(x), expected)
     layer.eval()
     assert_array_equal(layer(x), expected)
-    dx = layer.backward(x)
-    assert_array_equal(dx, cybn.backward(x, cybn.forward(x)[1]).dx)
 
 
 @pytest.mark.parametrize("axis", [0, -1, 2])
@@ -266,7 +264,7 @@ def test_number_of_channels_is_checked_without_running_statistics(channels, affi
         ({"momentum": "0.1"}, TypeError, "momentum"),
         ({"affine": "no"}, TypeError, "affine"),
         ({"track_running_stats": None}, TypeError, "track_running_stats"),
-        ({"dtype": np.float16}, (TypeError, ValueError), "dtype"),
+        ({"dtype": "V2"}, (TypeError, ValueError), "dtype"),
         ({"dtype": np.int32}, (TypeError, ValueError), "dtype"),
         ({"dtype": complex}, (TypeError, ValueError), "dtype"),
         ({"dtype": "f5"}, (TypeError, ValueError), "dtype"),

@@ -22,6 +22,7 @@ NUMERICAL_TESTS = [
     "test_where.py",
     "test_tuple_axes.py",
     "test_moments.py",
+    "test_half.py",
 ]
 
 

@@ -298,7 +298,7 @@ class TestMasked:
         assert_close(whole.var(), np.nanvar(x, axis=0), 1e-13)
         assert_same_moments(whole, cybn.moments(x, (1, 2), where))
 
-    @pytest.mark.parametrize("shape", [(4, 3), (5, 1), (2, 4, 1)])
+    @pytest.mark.parametrize("shape", [(3,), (5, 1), (2, 4, 1)])
     def test_mask_of_another_shape(self, shape):
         where = np.ones(shape, bool)
         with refused(ValueError, r"\bwhere\b", where):

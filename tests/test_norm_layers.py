@@ -315,7 +315,7 @@ def test_bad_arguments(layer, arguments, error, name):
         ({"eps": 0.0}, ValueError, "eps"),
         ({"eps": "small"}, TypeError, "eps"),
         ({"affine": "no"}, TypeError, "affine"),
-        ({"dtype": np.float16}, (TypeError, ValueError), "dtype"),
+        ({"dtype": "V2"}, (TypeError, ValueError), "dtype"),
     ],
 )
 @all_kinds
@@ -336,15 +336,14 @@ class TestTrackedInstanceNorm:
         assert_allclose(layer.running_mean, 0.25 * mean, rtol=1e-13)
         assert_allclose(layer.running_var, 0.75 + 0.25 * var, rtol=1e-13)
 
-    def test_eval_uses_and_keeps_them(self, rng, x, dy):
+    def test_eval_uses_and_keeps_them(self, rng, x):
         kind = KINDS["InstanceNorm, tracked"]
         layer = trained(rng, kind, x)
         running = layer.running_mean.copy(), layer.running_var.copy()
         layer.eval()
         options = tracked(running) | {"training": False}
-        expected, cache = cybn.forward(x, layer.gamma, layer.beta, **options)
+        expected, _ = cybn.forward(x, layer.gamma, layer.beta, **options)
         assert_array_equal(layer(x), expected)
-        assert_array_equal(layer.backward(dy), cybn.backward(dy, cache).dx)
         assert_array_equal((layer.running_mean, layer.running_var), running)
         layer.train()
         assert_array_equal(layer(x), cybn.instance_norm(x, layer.gamma, layer.beta)[0])

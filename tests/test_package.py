@@ -15,12 +15,18 @@ PUBLIC_NAMES = {
     "Gradients",
     "GroupNorm",
     "InstanceNorm",
+    "Layer",
     "LayerNorm",
     "Moments",
     "RMSNorm",
     "backward",
     "calibrate",
+    "fold",
     "forward",
+    "from_flax",
+    "from_keras",
+    "from_onnx",
+    "from_torch",
     "get_num_threads",
     "group_norm",
     "instance_norm",
@@ -33,10 +39,11 @@ PUBLIC_NAMES = {
     "show_config",
     "weight_standardize",
 }
-PYTHON_MODULES = sorted(
+ADAPTERS = {"cybn.sklearn": "sklearn"}  # and the packages that they serve
+PYTHON_MODULES = sorted(  # but those whose examples need other libraries: test_from_*.py runs them
     f"cybn.{module.name}"
     for module in pkgutil.iter_modules(cybn.__path__)
-    if not module.name.startswith(("_kernels", "_native"))
+    if not module.name.startswith(("_kernels", "_native", "_interop_"))
 )
 
 
@@ -65,6 +72,27 @@ print(json.dumps(sorted(set(sys.modules) - before)))
     assert packages - cython_bookkeeping <= {"cybn", "numpy"}
 
 
+def test_what_is_imported_when_it_is_asked_for():
+    """Functions that a program needs once; they import no package that they serve."""
+    code = """
+import sys, cybn
+names = {"fold", "from_flax", "from_keras", "from_onnx", "from_torch"}
+assert not any(name.startswith(("cybn._interop", "cybn._fold")) for name in sys.modules)
+assert names < set(dir(cybn))
+for name in names:
+    assert getattr(cybn, name) is getattr(cybn, name)
+    assert getattr(cybn, name).__name__ == name
+assert not {"flax", "jax", "keras", "onnx", "torch"} & set(sys.modules)
+try:
+    cybn.from_nowhere
+except AttributeError as error:
+    assert str(error) == "module 'cybn' has no attribute 'from_nowhere'"
+else:
+    raise AssertionError
+"""
+    run_python("-c", code)
+
+
 def test_a_build_on_windows_is_refused_in_one_sentence():
     code = """
 import runpy, sys, sysconfig
@@ -81,6 +109,8 @@ runpy.run_path(sys.argv[1])
 
 @pytest.mark.parametrize("name", ["cybn", *PYTHON_MODULES])
 def test_examples_in_docstrings(name):
+    if name in ADAPTERS:
+        pytest.importorskip(ADAPTERS[name])
     module = __import__(name, fromlist=["*"])
     assert doctest.testmod(module).failed == 0
 

@@ -135,7 +135,7 @@ def test_bad_value_is_named_and_nothing_loaded(rng, key, value, error):
     assert_refused(rng, good | {key: value}, error, key)
 
 
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("key", ["weight", "bias", "running_mean", "running_var"])
 def test_missing_key_is_named_and_nothing_loaded(rng, key):
     state = trained_layer(rng).state_dict()
     del state[key]
@@ -208,11 +208,93 @@ def test_layer_with_a_list_for_an_array(rng):
     assert layer.num_batches_tracked == 2
 
 
-def assert_refused(rng, state, error, match):
+def state_of_a_model(layer):
+    """With layers whose names are parts of each other, and a key that is no string."""
+    other = cybn.BatchNorm(4).state_dict()
+    layers = {"bn1.": layer.state_dict(), "bn10.": other, "old.bn1.": other}
+    state = {prefix + key: v for prefix, keys in layers.items() for key, v in keys.items()}
+    return state | {"weight": np.ones(3), "bn1": np.ones(3), 7: np.ones(3)}
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_prefix_takes_a_layer_out_of_a_model(rng, momentum):
+    layer = trained_layer(rng, momentum=momentum)
+    twin = cybn.BatchNorm(3, momentum=momentum)
+    twin.load_state_dict(state_of_a_model(layer), prefix="bn1.")
+    for key, value in layer.state_dict().items():
+        assert_array_equal(twin.state_dict()[key], value)
+
+
+def test_prefix_and_the_layers_around_batch_norm(rng):
+    layer = cybn.LayerNorm((2, 3))
+    state = {"a.weight": rng.normal(size=(2, 3)), "a.bias": rng.normal(size=(2, 3)), "b.weight": 0}
+    layer.load_state_dict(saved_and_loaded(state), "a.")
+    assert_array_equal(layer.gamma, state["a.weight"].astype(np.float32))
+    assert_array_equal(layer.beta, state["a.bias"].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("prefix", "error", "match"),
+    [
+        ("", ValueError, r"state: unknown key 7, bn1, bn1\.bias, .*, bn10\.weight, "),
+        ("bn1", ValueError, r"state: missing key bn1weight, bn1bias, .*; pass prefix='bn1\.'\?"),
+        ("bn2.", ValueError, r"state: missing key bn2\.weight, [^;]*$"),
+        ("bn10.", ValueError, r"state\['bn10\.weight'\]: expected shape \(3,\)"),
+        (None, TypeError, "prefix: expected a str, got NoneType"),
+        (1, TypeError, "prefix: "),
+    ],
+)
+def test_prefix_that_does_not_fit(rng, prefix, error, match):
+    model = state_of_a_model(trained_layer(rng))
+    if prefix == "":
+        model |= trained_layer(rng).state_dict()
+    assert_refused(rng, model, error, match, prefix)
+
+
+def test_unknown_key_behind_the_prefix(rng):
+    model = state_of_a_model(trained_layer(rng)) | {"bn1.gamma": np.ones(3)}
+    assert_refused(rng, model, ValueError, r"state: unknown key bn1\.gamma$", "bn1.")
+
+
+@pytest.mark.parametrize("prefix", ["", "bn."])
+def test_missing_count_of_batches_is_0(rng, prefix):
+    layer = trained_layer(rng)
+    state = {prefix + key: value for key, value in layer.state_dict().items()}
+    del state[f"{prefix}num_batches_tracked"]
+    twin = trained_layer(rng)
+    twin.load_state_dict(state, prefix)
+    assert twin.num_batches_tracked == 0
+    x = rng.normal(size=(4, 3))
+    assert_array_equal(twin.eval()(x), layer.eval()(x))
+    assert_array_equal(twin.train()(x), layer.train()(x))
+    assert_array_equal(twin.running_var, layer.running_var)
+
+
+def test_missing_count_of_values_means_that_training_begins_anew(rng):
+    """Whatever the running statistics were, and with every count that belongs to them."""
+    layer = trained_layer(rng, momentum=None)
+    state = layer.state_dict()
+    del state["num_values_tracked"]
+    state["running_mean"][0] = np.inf
+    twin = trained_layer(rng, momentum=None)
+    twin.load_state_dict(state)
+    assert (twin.num_batches_tracked, twin.num_values_tracked) == (2, 0)
+    assert_array_equal(twin.running_var, layer.running_var)
+
+    fresh = cybn.BatchNorm(3, momentum=None)
+    fresh.gamma[:], fresh.beta[:] = layer.gamma, layer.beta
+    for n in (5, 3):
+        x = rng.normal(1e6, 2.0, size=(n, 3))
+        assert_array_equal(twin(x), fresh(x))
+    for key, value in fresh.state_dict().items():
+        assert_array_equal(twin.state_dict()[key], value)
+
+
+def assert_refused(rng, state, error, match, prefix=""):
     layer = trained_layer(rng)
     before = {key: np.array(value) for key, value in layer.state_dict().items()}
     arrays = layer.gamma, layer.beta, layer.running_mean, layer.running_var
     with refused(error, match, *arrays):
-        layer.load_state_dict(state)
+        layer.load_state_dict(state, prefix)
     for key, value in layer.state_dict().items():
         assert_array_equal(value, before[key])

@@ -10,7 +10,7 @@ from bench.compare.results import Key
 # Arrays of x's size that a call reads and writes.
 _ARRAYS_MOVED = {"training": 2, "inference": 2, "backward": 3}
 _FLAT_FROM = 10_000_000
-# What the README shows: direction, system, variant.
+# What the summary shows: direction, system, variant.
 _SUMMARY = (
     ("training", "cybn", "fresh"),
     ("training", "torch", "fresh"),
@@ -47,7 +47,7 @@ def _setting(results, threads, dtype):
 
 
 def summaries(results):
-    """The README's table, for each thread count and dtype, of what was measured of it."""
+    """A summary table, for each thread count and dtype, of what was measured of it."""
     settings = dict.fromkeys(panel[:2] for panel in results.panels())
     return "\n\n".join(_summary(results, *setting) for setting in settings)
 

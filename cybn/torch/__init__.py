@@ -2,8 +2,8 @@
 
 try:
     import torch as _torch  # noqa: F401
-except ModuleNotFoundError as error:
-    if error.name != "torch":
+except ModuleNotFoundError as _error:
+    if _error.name != "torch":
         raise
     raise ImportError(
         'cybn.torch: expected PyTorch to be installed: python -m pip install "cybn[torch]"'
