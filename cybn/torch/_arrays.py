@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from .. import _geometry
@@ -11,8 +12,6 @@ from .._functional import batch_norm
 from .._normalize import Arrays
 from .._norms import group_norm, instance_norm, layer_norm, rms_norm
 from .._settings import settings_of
-
-_LIKE = {dtype: torch.empty(0, dtype=dtype).numpy() for dtype in (torch.float32, torch.float64)}
 
 
 class Settings(NamedTuple):
@@ -77,10 +76,13 @@ def gradients(dy, x, saved, third, settings, needed):
     """
     array, axis, strides = _in_c_order(x, settings.norm)
     geometry = _find_geometry(array.shape, axis, settings)
-    arrays = Arrays(None, None, *(_LIKE[x.dtype] if each else None for each in needed[1:3]))
+    like = np.empty(geometry.parameters, array.dtype)  # of which the shape and dtype are asked
+    arrays = Arrays(None, None, *(like if each else None for each in needed[1:3]))
     arrays.saved = saved
     arrays.third = None if third is None else _in_order_of(third, axis)
     cache = Cache(array, arrays, geometry, _kernel_settings(settings), geometry.values)
+    if third is not None:
+        cache._residual_dtype = array.dtype
     results = backward(_in_order_of(dy, axis), cache)
     dweight, dbias = (each if each is None else torch.from_numpy(each) for each in results[1:])
     dresidual = results.dresidual
