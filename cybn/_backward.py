@@ -61,7 +61,8 @@ def backward(dy, cache, *, out=None, residual_out=None):
     (array([-0.926]), None)
     """
     if not isinstance(cache, Cache):
-        raise TypeError(f"cache: expected a Cache from forward, got {type(cache).__name__}")
+        got = type(cache).__name__
+        raise TypeError(f"cache: expected the Cache of a norm's call, got {got}; use (dy, cache)")
     x, geometry = cache.x, cache._geometry
     if x is None:
         raise ValueError("cache: expected one that holds x, got that of a call with out=x: omit it")

@@ -78,7 +78,7 @@ class BatchNorm(TrackingLayer):
     >>> y = bn.eval()(x)
     """
 
-    _to_train = "call train() before, and freeze() to go through the running statistics"
+    _to_train = "call train() first, and freeze() to train through the running statistics"
     _calibration = None  # while calibrate is at work: batches, and the Moments of their values
     _uncalibrated = None  # and the attributes as they were before
 

@@ -131,8 +131,9 @@ def _position(shape, axis):
     if ndim == 0:
         raise ValueError("x: expected at least 1 dimension, got 0")
     if not -ndim <= axis < ndim:
+        remedy = "; use x[None] for one sample, x[:, None] for one channel" if ndim == 1 else ""
         raise ValueError(
-            f"axis: expected {-ndim} to {ndim - 1} for an array of {ndim} dimensions, got {axis}"
+            f"axis: expected {-ndim} to {ndim - 1} for x of shape {shape}, got {axis}{remedy}"
         )
     return axis % ndim
 
@@ -344,7 +345,8 @@ def _all_own(arrays):
 
 def _check_float(array, name):
     if not is_float(array.dtype):
-        raise TypeError(f"{name}: {EXPECTED_FLOAT}, got {array.dtype}")
+        remedy = remedies().for_dtype(array.dtype, name)
+        raise TypeError(f"{name}: {EXPECTED_FLOAT}, got {array.dtype}{remedy}")
 
 
 def _checked_ndarray(array, name):

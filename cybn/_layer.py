@@ -54,7 +54,7 @@ class Layer:
 
     _leading = ()  # names of the arguments that `repr` shows by position, and by keyword
     _options = ("eps", "affine", "bias", "dtype")
-    _to_train = "call train() before"  # for a call that `backward` can use
+    _to_train = "call train() first"  # for a call that `backward` can use
 
     def __init__(self, shape, eps, affine, bias, dtype):
         check_settings(True, 0.0, eps)
@@ -125,7 +125,7 @@ class Layer:
         if self.cache is None:
             raise ValueError(
                 "backward: expected a call of the layer (forward) in training first, got none, or "
-                f"one in inference, which keeps nothing; {self._to_train}"
+                f"one in inference, which keeps nothing for backward; {self._to_train}"
             )
         dx, self.dgamma, self.dbeta = backward(dy, self.cache, out=out)
         return dx
@@ -178,7 +178,10 @@ class Layer:
             state = {key: state[key] for key in state if str(key).startswith(prefix)}
         names = {prefix + key: name for key, name in self._state_names().items()}
         if missing := [key for key, name in names.items() if not (key in state or name in COUNTS)]:
-            raise ValueError(f"state: missing key {', '.join(missing)}{_dot(state, prefix)}")
+            own = {key: getattr(self, name) for key, name in self._state_names().items()}
+            own = {key: array for key, array in own.items() if isinstance(array, np.ndarray)}
+            remedy = remedies().for_keys(state, own)
+            raise ValueError(f"state: missing key {', '.join(missing)}{remedy}")
         if unknown := sorted(str(key) for key in state if key not in names):
             raise ValueError(f"state: unknown key {', '.join(unknown)}")
         arrays, counts = [], {}
@@ -288,20 +291,14 @@ def as_count(counts):
     return first if np.all(counts == first) else counts.astype(np.int64)
 
 
-def _dot(state, prefix):
-    """Return the usual remedy, if the prefix lacks its dot."""
-    dotted = f"{prefix}."
-    lacks = prefix and any(str(key).startswith(dotted) for key in state)
-    return f"; pass prefix={dotted!r}?" if lacks else ""
-
-
 def _checked_entry(value, own, name):
     """Return an entry of a state as an array, if it fits the layer's `own`."""
     if hasattr(value, "requires_grad"):  # a tensor of PyTorch
         value = value.detach()
     array = as_array(value, name)
     if array.dtype.kind not in "fiu" and not is_float(array.dtype):
-        raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
+        remedy = remedies().for_dtype(array.dtype, name)
+        raise TypeError(f"{name}: expected real numbers, got {array.dtype}{remedy}")
     if array.shape != np.shape(own):
         raise ValueError(f"{name}: expected shape {np.shape(own)}, got {array.shape}")
     if not isinstance(own, np.ndarray) or not is_float(own.dtype):
