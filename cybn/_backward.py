@@ -24,6 +24,9 @@ def backward(dy, cache, *, out=None, residual_out=None):
 
     Through inference, mean and variance are constants, and ``dx = gamma * invstd * dy``.
 
+    Behind an activation, dy is first multiplied by the activation's derivative. That product is
+    also the gradient of the residual.
+
     Parameters
     ----------
     dy : array_like
@@ -33,11 +36,15 @@ def backward(dy, cache, *, out=None, residual_out=None):
     out : numpy.ndarray, optional
         Receives `dx`: x's shape and dtype, C-contiguous, writable. It may be `dy` itself, or
         another view of all of it.
+    residual_out : numpy.ndarray, optional
+        Receives the gradient of the residual: x's shape and the residual's dtype, C-contiguous,
+        writable. It may be `dy` itself, if `out` is not.
 
     Returns
     -------
     Gradients
-        The named tuple ``(dx, dgamma, dbeta)``.
+        The named tuple ``(dx, dgamma, dbeta)``; its attribute `dresidual` is the gradient of the
+        residual, if there was one.
 
     Raises
     ------

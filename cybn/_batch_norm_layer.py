@@ -37,6 +37,9 @@ class BatchNorm(TrackingLayer):
         False: a gamma without beta.
     track_running_stats : bool
         Whether there are running averages. Without them inference, too, uses the batch's own.
+    activation : None, str or tuple
+        What the result goes through at last, as in `cybn.batch_norm`: ``"relu"``, ``"relu6"``,
+        ``("leaky_relu", slope)``, ``"hardswish"`` or ``"silu"``.
     dtype : dtype
         Of the parameters and running averages, float16, bfloat16, float32 or float64.
 
@@ -46,6 +49,8 @@ class BatchNorm(TrackingLayer):
         Shape (C,), at first 1 and 0. Update them in place or assign new ones.
     dgamma, dbeta : numpy.ndarray or None
         Their gradients, from the last `backward`.
+    dresidual : numpy.ndarray or None
+        The gradient of the residual, from the last `backward`.
     running_mean, running_var : numpy.ndarray or None
         Shape (C,), at first 0 and 1; the variance is the unbiased one.
     num_batches_tracked, num_values_tracked : int
@@ -92,11 +97,11 @@ class BatchNorm(TrackingLayer):
         affine=True,
         bias=True,
         track_running_stats=True,
+        activation=None,
         dtype=np.float32,
     ):
-        super().__init__(
-            num_features, axis, eps, momentum, affine, bias, track_running_stats, dtype
-        )
+        options = affine, bias, track_running_stats, activation, dtype
+        super().__init__(num_features, axis, eps, momentum, *options)
         self._frozen = False
 
     def _new_statistics(self):
@@ -129,7 +134,7 @@ class BatchNorm(TrackingLayer):
         self._frozen = checked_bool(mode, "mode")
         return self
 
-    def __call__(self, x, *, where=None, training=None, out=None):
+    def __call__(self, x, *, where=None, residual=None, training=None, out=None):
         """Return the normalized `x`; see `cybn.batch_norm`.
 
         Parameters
@@ -138,6 +143,8 @@ class BatchNorm(TrackingLayer):
             ``num_features`` long on the channel axis.
         where : array_like of bool, optional
             The values that count, as ``~np.isnan(x)``; `y` is 0 at the others.
+        residual : array_like, optional
+            Added before the activation: of x's shape and dtype, or float32 beside an x of 16 bit.
         training : bool, optional
             For this call; None means as `train` and `eval` have said. With False the running
             statistics are used, as a frozen layer always does, and nothing is kept for `backward`.
@@ -148,25 +155,27 @@ class BatchNorm(TrackingLayer):
         -------
         numpy.ndarray
         """
-        training = self._mode if training is None else checked_bool(training, "training")
+        return self._call(training, x, where=where, residual=residual, out=out)
+
+    def _normalize(self, training, x, where, residual, out):
         geometry = check_channels(x, self.axis, self.num_features)
         own = training and not self._frozen
         tracks = own and self.track_running_stats
         pools = tracks and self.momentum is None
         if pools:
-            self._check_running(geometry, x=x, where=where, out=out)
+            self._check_running(geometry, x=x, where=where, residual=residual, out=out)
             seen = self._seen()
         averaged = self.track_running_stats and not pools
         running = (self.running_mean, self.running_var) if averaged else (None, None)
         batch = own or not self.track_running_stats
-        settings = settings_of(batch, 0.0 if self.momentum is None else self.momentum, self.eps)
-        arrays = Arrays(x, out, self.gamma, self.beta, *running)
+        momentum = 0.0 if self.momentum is None else self.momentum
+        settings = settings_of(batch, momentum, self.eps, True, self.activation)
+        arrays = Arrays(x, out, self.gamma, self.beta, *running, residual)
         counters = self._counters if tracks and averaged else None
         y, cache = normalize_batch(arrays, settings, self.axis, where, counters)
         if pools:
             self._pool(cache, *(self._calibration or seen))
-        self.cache = cache if training else None
-        return y
+        return y, cache
 
     def _counters(self, count):
         """Return what counts a batch of so many values, for `batch_norm`."""

@@ -4,7 +4,7 @@ from typing import Self, SupportsIndex, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from ._cache import _Float, _FloatArray
+from ._cache import _Activation, _Float, _FloatArray
 from ._layer import TrackingLayer
 
 class BatchNorm(TrackingLayer):
@@ -19,6 +19,7 @@ class BatchNorm(TrackingLayer):
         affine: bool = True,
         bias: bool = True,
         track_running_stats: bool = True,
+        activation: _Activation = None,
         dtype: DTypeLike = ...,
     ) -> None: ...
     def freeze(self, mode: bool = True) -> Self: ...
@@ -28,6 +29,7 @@ class BatchNorm(TrackingLayer):
         x: NDArray[_Float],
         *,
         where: ArrayLike | None = None,
+        residual: ArrayLike | None = None,
         training: bool | None = None,
         out: NDArray[_Float] | None = None,
     ) -> NDArray[_Float]: ...
@@ -37,6 +39,7 @@ class BatchNorm(TrackingLayer):
         x: ArrayLike,
         *,
         where: ArrayLike | None = None,
+        residual: ArrayLike | None = None,
         training: bool | None = None,
         out: _FloatArray | None = None,
     ) -> _FloatArray: ...

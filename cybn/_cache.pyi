@@ -8,15 +8,19 @@ _FloatArray: TypeAlias = NDArray[np.floating[Any]]
 # What is None only where there is no such parameter, or nothing has been computed yet: whoever has
 # one uses it without an assert, as typeshed's "Any trick" does it.
 _Parameter: TypeAlias = _FloatArray | Any
+_Activation: TypeAlias = str | tuple[str, float] | None
 _Float = TypeVar("_Float", bound=np.floating[Any])
 _FloatOf = TypeVar(
     "_FloatOf", bound=np.floating[Any], default=np.floating[Any], covariant=True
 )  # of x, whose dtype y and dx have
 
-class Gradients(NamedTuple, Generic[_FloatOf]):
+class _Gradients(NamedTuple, Generic[_FloatOf]):
     dx: NDArray[_FloatOf]
     dgamma: _Parameter
     dbeta: _Parameter
+
+class Gradients(_Gradients[_FloatOf]):
+    dresidual: _Parameter
 
 class Cache(Generic[_FloatOf]):
     x: NDArray[_FloatOf] | None

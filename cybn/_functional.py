@@ -59,10 +59,10 @@ def batch_norm(
         length 1 on the channel axis (with several, on any of them or none). All else is not read,
         and is 0 in `y` and dx. The cache has a copy of it.
     activation : None, str or tuple
-        What `y` goes through at last: ``"relu"``, ``"relu6"``, ``("leaky_relu", slope)`` with a
-        finite slope >= 0, ``"hardswish"`` or ``"silu"``.
+        Applied at the end, in the same pass: ``"relu"``, ``"relu6"``, ``("leaky_relu", slope)``
+        with a finite slope >= 0, ``"hardswish"`` [3]_ or ``"silu"`` [4]_.
     residual : array_like, optional
-        Is added before the activation: x's shape and dtype, or float32 beside an x of 16 bit.
+        Added before the activation: of x's shape and dtype, or float32 beside an x of 16 bit.
     out : numpy.ndarray, optional
         An array to store `y` in, of x's shape and dtype, C-contiguous and writable. In inference
         it may be `x` itself, or another view of all of it; `backward` cannot use the cache then.
@@ -82,6 +82,12 @@ def batch_norm(
 
     Notes
     -----
+    With a residual and an activation, ``y = activation(norm(x) + residual)`` is computed in float64
+    and rounded once. relu and relu6 of a norm are, bit for bit, what they are of a stored norm. The
+    cache then refers to `x`, and to the residual too; where the result decides the derivative
+    (relu, relu6, leaky_relu), it refers to `y` instead of the residual. Change neither before
+    `backward`.
+
     An empty `x`, or a `where` that selects nothing, leaves the running arrays as they are. A NaN or
     an infinity makes its own channel NaN, and no other.
 
@@ -91,6 +97,10 @@ def batch_norm(
        Reducing Internal Covariate Shift", ICML 2015.
     .. [2] H. de Vries et al., "Modulating early visual processing by language", NeurIPS 2017.
 
+    .. [3] A. Howard et al., "Searching for MobileNetV3", ICCV 2019.
+    .. [4] S. Elfwing, E. Uchibe, K. Doya, "Sigmoid-Weighted Linear Units for Neural Network
+       Function Approximation in Reinforcement Learning", Neural Networks 107, 2018.
+
     Examples
     --------
     >>> import cybn, numpy as np
@@ -99,6 +109,16 @@ def batch_norm(
     >>> y.round(3)
     array([[-1., -1.],
            [ 1.,  1.]], dtype=float32)
+
+    The end of a residual block, in one pass:
+
+    >>> y, cache = cybn.batch_norm(x, activation="relu", residual=0.25 * np.ones_like(x))
+    >>> y.round(3)
+    array([[0.  , 0.  ],
+           [1.25, 1.25]], dtype=float32)
+    >>> cybn.backward(np.ones_like(y), cache).dresidual
+    array([[0., 0.],
+           [1., 1.]], dtype=float32)
     """
     settings = settings_of(training, momentum, eps, True, activation)
     arrays = Arrays(x, out, gamma, beta, running_mean, running_var, residual)

@@ -2,7 +2,7 @@ from typing import SupportsIndex, overload
 
 from numpy.typing import ArrayLike, NDArray
 
-from ._cache import Cache, _Float, _FloatArray
+from ._cache import Cache, _Activation, _Float, _FloatArray
 
 @overload
 def batch_norm(
@@ -17,6 +17,8 @@ def batch_norm(
     eps: float = 1e-5,
     axis: SupportsIndex | tuple[SupportsIndex, ...] = 1,
     where: ArrayLike | None = None,
+    activation: _Activation = None,
+    residual: ArrayLike | None = None,
     out: NDArray[_Float] | None = None,
 ) -> tuple[NDArray[_Float], Cache[_Float]]: ...
 @overload
@@ -32,6 +34,8 @@ def batch_norm(
     eps: float = 1e-5,
     axis: SupportsIndex | tuple[SupportsIndex, ...] = 1,
     where: ArrayLike | None = None,
+    activation: _Activation = None,
+    residual: ArrayLike | None = None,
     out: _FloatArray | None = None,
 ) -> tuple[_FloatArray, Cache]: ...
 

@@ -19,6 +19,7 @@ from ._checks import (
     is_float,
 )
 from ._geometry import as_array, batch_geometry, check_running, commit, remedies
+from ._settings import checked_activation
 
 COUNTS = "num_batches_tracked", "num_values_tracked"
 
@@ -98,8 +99,11 @@ class Layer:
         -------
         numpy.ndarray
         """
+        return self._call(training, x, out=out)
+
+    def _call(self, training, x, **options):
         training = self._mode if training is None else checked_bool(training, "training")
-        y, cache = self._normalize(training, x, out)
+        y, cache = self._normalize(training, x, **options)
         self.cache = cache if training else None
         return y
 
@@ -122,13 +126,17 @@ class Layer:
         ValueError
             If the layer has not been called, or last in inference.
         """
+        return self._backward(dy, out=out).dx
+
+    def _backward(self, dy, **options):
         if self.cache is None:
             raise ValueError(
                 "backward: expected a call of the layer (forward) in training first, got none, or "
                 f"one in inference, which keeps nothing for backward; {self._to_train}"
             )
-        dx, self.dgamma, self.dbeta = backward(dy, self.cache, out=out)
-        return dx
+        gradients = backward(dy, self.cache, **options)
+        _, self.dgamma, self.dbeta = gradients
+        return gradients
 
     def _state_names(self):
         """Return PyTorch's keys of the state, each with the attribute that it stands for."""
@@ -199,7 +207,8 @@ class Layer:
 
     def __getstate__(self):
         """Pickle and copy the layer without its last call."""
-        return self.__dict__ | {"cache": None, "dgamma": None, "dbeta": None}
+        last = "cache", "dgamma", "dbeta", "dresidual"
+        return self.__dict__ | {name: None for name in last if name in self.__dict__}
 
     def __repr__(self):
         values = self.__dict__ | {"bias": self._bias}  # `bias` itself would be PyTorch's array
@@ -208,19 +217,91 @@ class Layer:
         return f"{type(self).__name__}({', '.join(arguments)})"
 
 
-class TrackingLayer(Layer):
+class ChannelLayer(Layer):
+    """A layer that normalizes channels, and can take a residual and an activation along."""
+
+    def __init__(self, channels, axis, eps, affine, bias, activation, dtype):
+        self.axis = checked_int(axis, "axis")
+        checked_activation(activation)
+        self.activation = activation
+        self.dresidual = None
+        super().__init__(channels, eps, affine, bias, dtype)
+
+    def __call__(self, x, *, residual=None, training=None, out=None):
+        """Return ``activation(norm(x) + residual)``.
+
+        Parameters
+        ----------
+        x : array_like
+            With as many channels as the layer has.
+        residual : array_like, optional
+            Added before the activation: of x's shape and dtype, or float32 beside an x of 16 bit.
+        training : bool, optional
+            For this call; None means as `train` and `eval` have said. With False nothing is kept
+            for `backward`.
+        out : numpy.ndarray, optional
+            Receives the result.
+
+        Returns
+        -------
+        numpy.ndarray
+        """
+        return self._call(training, x, residual=residual, out=out)
+
+    def backward(self, dy, *, out=None, residual_out=None):
+        """Return dx for the last call, and set `dgamma`, `dbeta` and `dresidual`.
+
+        Parameters
+        ----------
+        dy : array_like
+            Gradient with respect to the last result, of its shape.
+        out : numpy.ndarray, optional
+            Receives dx; it may be `dy`.
+        residual_out : numpy.ndarray, optional
+            Receives `dresidual`; it may be `dy`.
+
+        Returns
+        -------
+        numpy.ndarray
+
+        Raises
+        ------
+        ValueError
+            If the layer has not been called, or last in inference.
+        """
+        gradients = self._backward(dy, out=out, residual_out=residual_out)
+        self.dresidual = gradients.dresidual
+        return gradients.dx
+
+    def __repr__(self):
+        if self.activation is None:
+            return super().__repr__()
+        return f"{super().__repr__()[:-1]}, activation={self.activation!r})"
+
+
+class TrackingLayer(ChannelLayer):
     """A layer with running statistics of each channel, if it is to track them."""
 
     _leading = ("num_features",)
     _options = ("axis", "eps", "momentum", "affine", "bias", "track_running_stats", "dtype")
 
-    def __init__(self, num_features, axis, eps, momentum, affine, bias, track_running_stats, dtype):
+    def __init__(
+        self,
+        num_features,
+        axis,
+        eps,
+        momentum,
+        affine,
+        bias,
+        track_running_stats,
+        activation,
+        dtype,
+    ):
         self.num_features = checked_int(num_features, "num_features", least=1)
-        self.axis = checked_int(axis, "axis")
         check_settings(True, 0.0 if momentum is None else momentum, eps)
         self.momentum = momentum
         self.track_running_stats = checked_bool(track_running_stats, "track_running_stats")
-        super().__init__(self.num_features, eps, affine, bias, dtype)
+        super().__init__(self.num_features, axis, eps, affine, bias, activation, dtype)
         self.reset_running_stats()
 
     _pools = property(lambda self: self.momentum is None)  # of its own, whatever calibrate does

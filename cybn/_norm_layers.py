@@ -7,7 +7,7 @@ import numpy as np
 from ._checks import check_settings, checked_int
 from ._functional import batch_norm
 from ._geometry import remedies
-from ._layer import Layer, TrackingLayer, check_channels, shape_of
+from ._layer import ChannelLayer, Layer, TrackingLayer, check_channels, shape_of
 from ._norms import group_norm, instance_norm, layer_norm, rms_norm
 
 
@@ -143,7 +143,7 @@ class RMSNorm(_TrailingNorm):
         return rms_norm(x, self.gamma, axis=self._axes, eps=self.eps, out=out)
 
 
-class GroupNorm(Layer):
+class GroupNorm(ChannelLayer):
     """Group normalization with its parameters: groups of channels of each sample.
 
     ``y = (x - mean) / sqrt(var + eps) * gamma + beta``, with mean and variance over the values of a
@@ -163,6 +163,9 @@ class GroupNorm(Layer):
         Whether there are a gamma and a beta.
     bias : bool
         False: a gamma without beta.
+    activation : None, str or tuple
+        What the result goes through at last, as in `cybn.batch_norm`: ``"relu"``, ``"relu6"``,
+        ``("leaky_relu", slope)``, ``"hardswish"`` or ``"silu"``.
     dtype : dtype
         Of the parameters, float16, bfloat16, float32 or float64.
 
@@ -172,6 +175,8 @@ class GroupNorm(Layer):
         Shape (C,), at first 1 and 0. Update them in place or assign new ones.
     dgamma, dbeta : numpy.ndarray or None
         Their gradients, from the last `backward`.
+    dresidual : numpy.ndarray or None
+        The gradient of the residual, from the last `backward`.
     cache : Cache or None
         That of the last call, if it was one in training.
 
@@ -204,6 +209,7 @@ class GroupNorm(Layer):
         eps=1e-5,
         affine=True,
         bias=True,
+        activation=None,
         dtype=np.float32,
     ):
         self.num_groups = checked_int(num_groups, "num_groups", least=1)
@@ -212,12 +218,11 @@ class GroupNorm(Layer):
             raise ValueError(
                 f"num_groups: expected a divisor of {self.num_channels}, got {self.num_groups}"
             )
-        self.axis = checked_int(axis, "axis")
-        super().__init__(self.num_channels, eps, affine, bias, dtype)
+        super().__init__(self.num_channels, axis, eps, affine, bias, activation, dtype)
 
-    def _normalize(self, training, x, out):
+    def _normalize(self, training, x, **options):
         check_channels(x, self.axis, self.num_channels)
-        options = {"axis": self.axis, "eps": self.eps, "out": out}
+        options |= {"axis": self.axis, "eps": self.eps, "activation": self.activation}
         return group_norm(x, self.num_groups, self.gamma, self.beta, **options)
 
 
@@ -244,6 +249,9 @@ class InstanceNorm(TrackingLayer):
         False: a gamma without beta.
     track_running_stats : bool
         Whether there are running averages. Without them inference, too, uses each sample's own.
+    activation : None, str or tuple
+        What the result goes through at last, as in `cybn.batch_norm`: ``"relu"``, ``"relu6"``,
+        ``("leaky_relu", slope)``, ``"hardswish"`` or ``"silu"``.
     dtype : dtype
         Of the parameters and running averages, float16, bfloat16, float32 or float64.
 
@@ -253,6 +261,8 @@ class InstanceNorm(TrackingLayer):
         Shape (C,), at first 1 and 0. Update them in place or assign new ones.
     dgamma, dbeta : numpy.ndarray or None
         Their gradients, from the last `backward`.
+    dresidual : numpy.ndarray or None
+        The gradient of the residual, from the last `backward`.
     running_mean, running_var : numpy.ndarray or None
         Shape (C,), at first 0 and 1.
     num_batches_tracked : int
@@ -290,21 +300,22 @@ class InstanceNorm(TrackingLayer):
         affine=False,
         bias=True,
         track_running_stats=False,
+        activation=None,
         dtype=np.float32,
     ):
         check_settings(True, momentum, eps)
-        super().__init__(
-            num_features, axis, eps, momentum, affine, bias, track_running_stats, dtype
-        )
+        options = affine, bias, track_running_stats, activation, dtype
+        super().__init__(num_features, axis, eps, momentum, *options)
 
-    def _normalize(self, training, x, out):
+    def _normalize(self, training, x, **options):
         geometry = check_channels(x, self.axis, self.num_features)
-        parameters, options = (self.gamma, self.beta), {"axis": self.axis, "eps": self.eps}
+        arrays, parameters = options.copy(), (self.gamma, self.beta)
+        options |= {"axis": self.axis, "eps": self.eps, "activation": self.activation}
         if not self.track_running_stats:
-            return instance_norm(x, *parameters, **options, out=out)
+            return instance_norm(x, *parameters, **options)
         if not training:
             running = {"running_mean": self.running_mean, "running_var": self.running_var}
-            return batch_norm(x, *parameters, **running, training=False, **options, out=out)
+            return batch_norm(x, *parameters, **running, training=False, **options)
         samples, *lengths = shape_of(x)
         count = math.prod(lengths) // self.num_features
         if count == 1 and samples:
@@ -313,8 +324,8 @@ class InstanceNorm(TrackingLayer):
                 f"got shape {(samples, *lengths)}; use training=False, or eval()"
             )
         check_settings(True, self.momentum, self.eps)
-        self._check_running(geometry, x=x, out=out)
-        y, cache = instance_norm(x, *parameters, **options, out=out)
+        self._check_running(geometry, x=x, **arrays)
+        y, cache = instance_norm(x, *parameters, **options)
         if count and samples:
             self._average(cache, samples, count)
         return y, cache

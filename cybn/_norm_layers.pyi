@@ -3,7 +3,8 @@ from typing import SupportsIndex
 
 from numpy.typing import DTypeLike
 
-from ._layer import Layer, TrackingLayer
+from ._cache import _Activation
+from ._layer import ChannelLayer, Layer, TrackingLayer
 
 class _TrailingNorm(Layer):
     normalized_shape: tuple[int, ...]
@@ -31,10 +32,9 @@ class RMSNorm(_TrailingNorm):
         dtype: DTypeLike = ...,
     ) -> None: ...
 
-class GroupNorm(Layer):
+class GroupNorm(ChannelLayer):
     num_groups: int
     num_channels: int
-    axis: int
     def __init__(
         self,
         num_groups: SupportsIndex,
@@ -44,6 +44,7 @@ class GroupNorm(Layer):
         eps: float = 1e-5,
         affine: bool = True,
         bias: bool = True,
+        activation: _Activation = None,
         dtype: DTypeLike = ...,
     ) -> None: ...
 
@@ -59,5 +60,6 @@ class InstanceNorm(TrackingLayer):
         affine: bool = False,
         bias: bool = True,
         track_running_stats: bool = False,
+        activation: _Activation = None,
         dtype: DTypeLike = ...,
     ) -> None: ...

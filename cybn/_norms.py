@@ -116,7 +116,9 @@ def rms_norm(x, gamma=None, *, axis=-1, eps=1e-5, out=None):
     return normalize(given, Arrays(x, out, gamma, None), geometry, settings)
 
 
-def instance_norm(x, gamma=None, beta=None, *, axis=1, eps=1e-5, out=None):
+def instance_norm(
+    x, gamma=None, beta=None, *, axis=1, eps=1e-5, activation=None, residual=None, out=None
+):
     """Normalize every channel of every sample, then scale by gamma and shift by beta.
 
     ``y = (x - mean) / sqrt(var + eps) * gamma + beta``, with the mean and the (biased) variance of
@@ -135,6 +137,10 @@ def instance_norm(x, gamma=None, beta=None, *, axis=1, eps=1e-5, out=None):
         The channels' axis, which is kept; not 0.
     eps : float
         Finite and > 0, added to the variance.
+    activation : None, str or tuple
+        What `y` goes through at last, as in `batch_norm`.
+    residual : array_like, optional
+        Added before the activation, as in `batch_norm`.
     out : numpy.ndarray, optional
         An array to store `y` in, of x's shape and dtype, C-contiguous and writable. It must not
         overlap `x`.
@@ -170,10 +176,23 @@ def instance_norm(x, gamma=None, beta=None, *, axis=1, eps=1e-5, out=None):
     """
     given, x = x, as_input(x, "x")
     geometry = sample_geometry(x.shape, axis)
-    return normalize(given, Arrays(x, out, gamma, beta), geometry, settings_of(eps=eps))
+    settings = settings_of(eps=eps, activation=activation)
+    arrays = Arrays(x, out, gamma, beta, third=residual)
+    return normalize(given, arrays, geometry, settings)
 
 
-def group_norm(x, num_groups, gamma=None, beta=None, *, axis=1, eps=1e-5, out=None):
+def group_norm(
+    x,
+    num_groups,
+    gamma=None,
+    beta=None,
+    *,
+    axis=1,
+    eps=1e-5,
+    activation=None,
+    residual=None,
+    out=None,
+):
     """Normalize groups of channels of every sample, then scale by gamma and shift by beta.
 
     ``y = (x - mean) / sqrt(var + eps) * gamma + beta``, with the mean and the (biased) variance of
@@ -193,6 +212,10 @@ def group_norm(x, num_groups, gamma=None, beta=None, *, axis=1, eps=1e-5, out=No
         The channels' axis, which is kept; not 0.
     eps : float
         Finite and > 0, added to the variance.
+    activation : None, str or tuple
+        What `y` goes through at last, as in `batch_norm`.
+    residual : array_like, optional
+        Added before the activation, as in `batch_norm`.
     out : numpy.ndarray, optional
         An array to store `y` in, of x's shape and dtype, C-contiguous and writable. It must not
         overlap `x`.
@@ -224,7 +247,9 @@ def group_norm(x, num_groups, gamma=None, beta=None, *, axis=1, eps=1e-5, out=No
     """
     given, x = x, as_input(x, "x")
     geometry = sample_geometry(x.shape, axis, checked_int(num_groups, "num_groups"))
-    return normalize(given, Arrays(x, out, gamma, beta), geometry, settings_of(eps=eps))
+    settings = settings_of(eps=eps, activation=activation)
+    arrays = Arrays(x, out, gamma, beta, third=residual)
+    return normalize(given, arrays, geometry, settings)
 
 
 def weight_standardize(w, *, axis=0, eps=1e-5, out=None):

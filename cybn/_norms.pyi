@@ -2,7 +2,7 @@ from typing import SupportsIndex, TypeAlias, overload
 
 from numpy.typing import ArrayLike, NDArray
 
-from ._cache import Cache, _Float, _FloatArray
+from ._cache import Cache, _Activation, _Float, _FloatArray
 
 _Axes: TypeAlias = SupportsIndex | tuple[SupportsIndex, ...]
 
@@ -52,6 +52,8 @@ def instance_norm(
     *,
     axis: SupportsIndex = 1,
     eps: float = 1e-5,
+    activation: _Activation = None,
+    residual: ArrayLike | None = None,
     out: NDArray[_Float] | None = None,
 ) -> tuple[NDArray[_Float], Cache[_Float]]: ...
 @overload
@@ -62,6 +64,8 @@ def instance_norm(
     *,
     axis: SupportsIndex = 1,
     eps: float = 1e-5,
+    activation: _Activation = None,
+    residual: ArrayLike | None = None,
     out: _FloatArray | None = None,
 ) -> tuple[_FloatArray, Cache]: ...
 @overload
@@ -73,6 +77,8 @@ def group_norm(
     *,
     axis: SupportsIndex = 1,
     eps: float = 1e-5,
+    activation: _Activation = None,
+    residual: ArrayLike | None = None,
     out: NDArray[_Float] | None = None,
 ) -> tuple[NDArray[_Float], Cache[_Float]]: ...
 @overload
@@ -84,6 +90,8 @@ def group_norm(
     *,
     axis: SupportsIndex = 1,
     eps: float = 1e-5,
+    activation: _Activation = None,
+    residual: ArrayLike | None = None,
     out: _FloatArray | None = None,
 ) -> tuple[_FloatArray, Cache]: ...
 @overload

@@ -231,3 +231,55 @@ def test_a_residual_is_read_as_any_input(rng):
     expected = cybn.batch_norm(x, residual=residual)[0]
     for other in residual.tolist(), np.asfortranarray(residual), residual.astype(">f8"):
         assert_array_equal(cybn.batch_norm(x, residual=other)[0], expected)
+
+
+LAYERS = {
+    "BatchNorm": (lambda **o: cybn.BatchNorm(6, **o), cybn.batch_norm),
+    "GroupNorm": (lambda **o: cybn.GroupNorm(3, 6, **o), lambda x, **o: cybn.group_norm(x, 3, **o)),
+    "InstanceNorm": (lambda **o: cybn.InstanceNorm(6, **o), cybn.instance_norm),
+}
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers(rng, name, activation):
+    make, function = LAYERS[name]
+    x, residual, dy = rng.normal(size=(3, 4, 6, 5))
+    layer = make(activation=activation)
+    expected, cache = function(x, activation=activation, residual=residual)
+    assert_array_equal(layer(x, residual=residual), expected)
+    gradients, residual_out = cybn.backward(dy, cache), np.empty_like(dy)
+    assert_array_equal(layer.backward(dy, residual_out=residual_out), gradients.dx)
+    assert layer.dresidual is residual_out
+    assert_array_equal(layer.dresidual, gradients.dresidual)
+    assert_array_equal(layer(x, residual=residual, training=False) * 0, 0 * expected)
+    layer.train()(x)
+    layer.backward(dy)
+    assert layer.dresidual is None
+    assert ("activation=" in repr(layer)) == (activation is not None)
+    with refused(ValueError, r"\bactivation\b"):
+        make(activation="gelu")
+
+
+def test_a_frozen_layer_trains_through_its_activation(rng):
+    """Against the textbook: mean and variance are constants."""
+    x, residual, dy = rng.normal(size=(3, 40, 6))
+    layer = cybn.BatchNorm(6, activation="silu", dtype=np.float64).freeze()
+    layer.running_mean[:], layer.running_var[:] = rng.normal(size=6), rng.uniform(1, 2, 6)
+    layer(x, residual=residual)
+    dx = layer.backward(dy)
+    invstd = 1 / np.sqrt(layer.running_var + layer.eps)
+    v = (x - layer.running_mean) * invstd + residual
+    g = dy * reference_fused.derivative("silu", v, None)
+    np.testing.assert_allclose(dx, g * invstd, rtol=1e-13)
+    np.testing.assert_allclose(layer.dresidual, g, rtol=1e-13)
+    np.testing.assert_allclose(layer.dbeta, g.sum(axis=0), rtol=1e-12)
+
+
+def test_group_norm_with_channels_last(rng):
+    x, residual = rng.normal(size=(2, 3, 7, 5, 8)).astype(np.float32)
+    y, _ = cybn.group_norm(x, 4, axis=-1, activation="relu", residual=residual)
+    wide = x.astype(np.longdouble).reshape(3, 35, 4, 2)
+    mean, var = wide.mean(axis=(1, 3), keepdims=True), wide.var(axis=(1, 3), keepdims=True)
+    v = ((wide - mean) / np.sqrt(var + 1e-5)).reshape(x.shape) + residual
+    assert_nearest(y, np.maximum(v, 0), 4.0)
