@@ -313,8 +313,8 @@ def check_written(written, others, may_be=None):
     others = {name: array for name, array in others.items() if isinstance(array, np.ndarray)}
     for name, array in written.items():
         for other_name, other in (others | written).items():
-            allowed = other_name == name or (other is may_be and _same_memory(array, other))
-            if not allowed and np.shares_memory(array, other):
+            may = other is may_be and other_name not in written and _same_memory(array, other)
+            if other_name != name and not may and np.shares_memory(array, other):
                 raise ValueError(
                     f"{name}: expected memory of its own, got overlap with {other_name}; use a copy"
                 )

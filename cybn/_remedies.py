@@ -51,7 +51,7 @@ def for_mask(where, shape, axis):
 
 
 def for_keys(state, own):
-    """Of keys that a state lacks: the prefix under which it has them, with arrays of such shapes."""
+    """Of keys that a state lacks: the prefix under which it has them, with arrays that fit."""
     if not own:
         return ""
     first = next(iter(own))

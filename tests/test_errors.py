@@ -105,7 +105,9 @@ def test_one_row_or_one_column():
     """An array of one dimension, with the default axis 1."""
     row = floats(3)
     for norm in cybn.batch_norm, cybn.BatchNorm(3), cybn.moments:
-        with pytest.raises(ValueError, match=r"axis: .* shape \(3,\), got 1; use x\[None\] for one"):
+        with pytest.raises(
+            ValueError, match=r"axis: .* shape \(3,\), got 1; use x\[None\] for one"
+        ):
             norm(row)
 
 
