@@ -264,8 +264,9 @@ def as_residual(value, name, x):
     value = as_input(value, name)
     _check_shape(value, name, x.shape)
     if value.dtype != x.dtype and not (x.itemsize == 2 and value.dtype == np.float32):
-        expected = f"{x.dtype} as x has it" + (", or float32" if x.itemsize == 2 else "")
-        raise TypeError(f"{name}: expected {expected}, got {value.dtype}")
+        expected = f"x's dtype, {x.dtype}" + (", or float32" if x.itemsize == 2 else "")
+        got = f"{value.dtype}; use {name}.astype(x.dtype)"
+        raise TypeError(f"{name}: expected {expected}, got {got}")
     return value
 
 
