@@ -9,15 +9,42 @@
 #include <string.h>
 
 typedef struct {
+    double slope;     /* below 0 */
+    double highest;   /* above that it is constant; NaN: nowhere */
+    double low, high; /* what is not above low is stored as 0, and from high on as the highest */
+} Limits;
+
+typedef struct {
     const char *name;
     int by_result;  /* its result decides the derivative, else v does */
     int has_slope;
-    double highest; /* where value is NULL: v from 0 to there; NaN: to infinity */
-    void (*value)(double *v, size_t n, double slope);
-    /* g, that of the loss with respect to the result, becomes that with respect to v. `w` is the
-     * result or v. */
-    void (*differentiate)(const double *w, double *g, size_t n, double slope);
+    int clips;      /* to 0 and highest: loops have that inlined */
+    double highest;
+    void (*value)(double *v, size_t n, const Limits *limits);
+    /* g, that of the loss with respect to the result, becomes that with respect to v. `w` is v, or
+     * where the result decides, that. */
+    void (*differentiate)(const double *w, double *g, size_t n, const Limits *limits);
 } Activation;
+
+static inline void clip(double *v, size_t n, double highest) {
+    for (size_t i = 0; i < n; i++) {
+        double result = v[i] > highest ? highest : v[i];
+        v[i] = v[i] < 0 ? 0 : result;
+    }
+}
+
+static inline void clip_back(const double *w, double *g, size_t n, double low, double high) {
+    for (size_t i = 0; i < n; i++) {
+        double result = w[i] >= high ? 0 : g[i];
+        g[i] = w[i] <= low ? 0 : result;
+    }
+}
+
+static void clipped(double *v, size_t n, const Limits *limits) { clip(v, n, limits->highest); }
+
+static void clipped_back(const double *w, double *g, size_t n, const Limits *limits) {
+    clip_back(w, g, n, limits->low, limits->high);
+}
 
 /* exp(x) for x <= 0, with an error below 2e-16 of it; 0 below -708.
  * x = k ln 2 + r with |r| <= ln(2) / 2, and exp(r) by its Taylor series: the first term that is
@@ -58,23 +85,23 @@ static inline void sigmoid(double v, double *s, double *rest) {
     *rest = v < 0 ? large : small;
 }
 
-static void leaky_relu(double *v, size_t n, double slope) {
+static void leaky_relu(double *v, size_t n, const Limits *limits) {
     for (size_t i = 0; i < n; i++) {
-        double below = v[i] * slope;
+        double below = v[i] * limits->slope;
         v[i] = v[i] < 0 ? below : v[i];
     }
 }
 
-static void leaky_relu_differentiate(const double *w, double *g, size_t n, double slope) {
+static void leaky_relu_back(const double *w, double *g, size_t n, const Limits *limits) {
     for (size_t i = 0; i < n; i++) {
-        double below = g[i] * slope;
-        g[i] = w[i] <= 0 ? below : g[i];
+        double below = g[i] * limits->slope;
+        g[i] = w[i] <= limits->low ? below : g[i];
     }
 }
 
 /* v * min(max(v + 3, 0), 6) / 6 */
-static void hardswish(double *v, size_t n, double slope) {
-    (void)slope;
+static void hardswish(double *v, size_t n, const Limits *limits) {
+    (void)limits;
     for (size_t i = 0; i < n; i++) {
         double between = v[i] * (v[i] + 3) / 6;
         double result = v[i] >= 3 ? v[i] : between;
@@ -82,8 +109,8 @@ static void hardswish(double *v, size_t n, double slope) {
     }
 }
 
-static void hardswish_differentiate(const double *w, double *g, size_t n, double slope) {
-    (void)slope;
+static void hardswish_back(const double *w, double *g, size_t n, const Limits *limits) {
+    (void)limits;
     for (size_t i = 0; i < n; i++) {
         double between = g[i] * ((2 * w[i] + 3) / 6);
         double result = w[i] >= 3 ? g[i] : between;
@@ -92,8 +119,8 @@ static void hardswish_differentiate(const double *w, double *g, size_t n, double
 }
 
 /* v / (1 + exp(-v)) */
-static void silu(double *v, size_t n, double slope) {
-    (void)slope;
+static void silu(double *v, size_t n, const Limits *limits) {
+    (void)limits;
     for (size_t i = 0; i < n; i++) {
         double s, rest;
         sigmoid(v[i], &s, &rest);
@@ -101,8 +128,8 @@ static void silu(double *v, size_t n, double slope) {
     }
 }
 
-static void silu_differentiate(const double *w, double *g, size_t n, double slope) {
-    (void)slope;
+static void silu_back(const double *w, double *g, size_t n, const Limits *limits) {
+    (void)limits;
     for (size_t i = 0; i < n; i++) {
         double s, rest;
         sigmoid(w[i], &s, &rest);
@@ -111,37 +138,12 @@ static void silu_differentiate(const double *w, double *g, size_t n, double slop
 }
 
 static const Activation ACTIVATIONS[] = {
-    {"relu", 1, 0, NAN, NULL, NULL},
-    {"relu6", 1, 0, 6, NULL, NULL},
-    {"leaky_relu", 1, 1, 0, leaky_relu, leaky_relu_differentiate},
-    {"hardswish", 0, 0, 0, hardswish, hardswish_differentiate},
-    {"silu", 0, 0, 0, silu, silu_differentiate},
+    {"relu", 1, 0, 1, NAN, clipped, clipped_back},
+    {"relu6", 1, 0, 1, 6, clipped, clipped_back},
+    {"leaky_relu", 1, 1, 0, NAN, leaky_relu, leaky_relu_back},
+    {"hardswish", 0, 0, 0, NAN, hardswish, hardswish_back},
+    {"silu", 0, 0, 0, NAN, silu, silu_back},
 };
 #define ACTIVATION_COUNT ((int)(sizeof ACTIVATIONS / sizeof *ACTIVATIONS))
-
-/* Those without functions of their own, inlined into the loops: a call costs as much as they do. */
-static inline void activate(double *v, size_t n, const Activation *a, double slope) {
-    if (a->value) {
-        a->value(v, n, slope);
-        return;
-    }
-    for (size_t i = 0; i < n; i++) {
-        double result = v[i] > a->highest ? a->highest : v[i];
-        v[i] = v[i] < 0 ? 0 : result;
-    }
-}
-
-static inline void differentiate_activation(
-    const double *w, double *g, size_t n, const Activation *a, double slope
-) {
-    if (a->differentiate) {
-        a->differentiate(w, g, n, slope);
-        return;
-    }
-    for (size_t i = 0; i < n; i++) {
-        double result = w[i] >= a->highest ? 0 : g[i];
-        g[i] = w[i] <= 0 ? 0 : result;
-    }
-}
 
 #endif

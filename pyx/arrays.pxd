@@ -32,6 +32,8 @@ cdef struct Storage:    # a dtype, and what can be done with its values
     Load load               # so many, each a stride behind the last one
     Store store             # so many neighbours
     SetPasses set_passes    # of a Call
+    double roundoff         # relative, at the most
+    double underflow        # what is not larger is rounded to 0
 
 cdef enum:              # rows of the table of storage types
     MASK                    # bool

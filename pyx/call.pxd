@@ -49,6 +49,7 @@ cdef struct Call:
     const double* beta
     Mask where                      # of x's shape, or NULL
     const Fused* fused              # or NULL
+    int how                         # it is fused
     double* saved
     double* scratch
     double momentum, eps

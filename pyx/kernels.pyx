@@ -42,12 +42,8 @@ from maps cimport map_pass
 from phases cimport arithmetic, plain_arithmetic, restore_arithmetic, run_phases
 from plan cimport Plan, Shape, keep_columns, make_plan, plan_map
 from rows cimport (
-    ACTIVATION_COUNT, ACTIVATIONS, THREAD_SCRATCH, Activation, Fused, Mask, real,
-    thread_scratch,
-)
-from rows cimport (
-    ACTIVATION_COUNT, ACTIVATIONS, THREAD_SCRATCH, Activation, Fused, Mask, bfloat16, float16,
-    narrow, real, thread_scratch, widen,
+    ACTIVATION_COUNT, ACTIVATIONS, ADDED, CLIPPED, THREAD_SCRATCH, Activation, Fused, Mask,
+    bfloat16, float16, narrow, real, thread_scratch, widen,
 )
 from solve cimport settle_backward, settle_forward, solve_backward, solve_forward
 from sums cimport sum_pass
@@ -84,15 +80,19 @@ cdef void store(const double* values, Py_ssize_t count, real* to) noexcept nogil
 
 
 cdef Storage STORAGE[STORAGES]
-STORAGE[MASK] = Storage(NPY_BOOL, 1, NULL, NULL, NULL)
+STORAGE[MASK] = Storage(NPY_BOOL, 1, NULL, NULL, NULL, 0, 0)
 STORAGE[FLOAT32] = Storage(
-    NPY_FLOAT, 4, <Load>load[float], <Store>store[float], <SetPasses>set_passes[float])
+    NPY_FLOAT, 4, <Load>load[float], <Store>store[float], <SetPasses>set_passes[float],
+    2.0 ** -24, 2.0 ** -150)
 STORAGE[FLOAT64] = Storage(
-    NPY_DOUBLE, 8, <Load>load[double], <Store>store[double], <SetPasses>set_passes[double])
+    NPY_DOUBLE, 8, <Load>load[double], <Store>store[double], <SetPasses>set_passes[double],
+    2.0 ** -53, 0)
 STORAGE[FLOAT16] = Storage(
-    NPY_HALF, 2, <Load>load[float16], <Store>store[float16], <SetPasses>set_passes[float16])
+    NPY_HALF, 2, <Load>load[float16], <Store>store[float16], <SetPasses>set_passes[float16],
+    2.0 ** -11, 2.0 ** -25)
 STORAGE[BFLOAT16] = Storage(    # of no number of its own
-    -1, 2, <Load>load[bfloat16], <Store>store[bfloat16], <SetPasses>set_passes[bfloat16])
+    -1, 2, <Load>load[bfloat16], <Store>store[bfloat16], <SetPasses>set_passes[bfloat16],
+    2.0 ** -8, 2.0 ** -134)
 
 
 cdef class Layout:
@@ -232,13 +232,22 @@ cdef void prepare(
     call.cache_size, call.threads = schedule.cache_size, schedule.threads
     call.training, call.centered = settings.training, settings.centered
     call.momentum, call.eps = settings.momentum, settings.eps
-    fused.activation, fused.slope, fused.training = settings.row, settings.slope, call.training
+    fused.activation, fused.training = settings.row, call.training
+    fused.limits.slope, fused.limits.low = settings.slope, views.x.storage.underflow
+    if settings.row != NULL:
+        fused.limits.highest = settings.row.highest
+        # Half an ulp below 6, which lies between 4 and 8, it is rounded to 6.
+        fused.limits.high = settings.row.highest - 4 * views.x.storage.roundoff
     fused.third, fused.dresidual = views.third.data, views.dresidual.data
     fused.third_is_float = views.third.storage != views.x.storage
     fused.dresidual_is_float = views.dresidual.storage != views.x.storage
+    fused.is_early = False
     call.fused = NULL
     if fused.activation != NULL or fused.third != NULL or fused.dresidual != NULL:
         call.fused = fused
+    call.how = 0
+    if settings.row != NULL and settings.row.clips and views.where.data == NULL:
+        call.how = CLIPPED if fused.third == NULL else ADDED
     call.gamma = call.beta = NULL
     call.columns = False
     call.out, call.itemsize = views.out.data, views.x.itemsize
@@ -388,6 +397,9 @@ def backward(
         call.coefficients[0], call.coefficients[1] = call.shift, row(&call, dx_slope_row)
     else:       # dx = (dy - 0) * scale + 0
         call.coefficients[0], call.coefficients[1] = call.coefficients[2], call.coefficients[3]
+    # A derivative of 0 or 1 is exact: what the residual gets is then dy of the norm.
+    if training and call.how == ADDED and views.dresidual.storage == views.x.storage:
+        fused.is_early, call.dy = True, views.dresidual.data
     fused.u, fused.out = call.u, call.out
     views.x.storage.set_passes(&call, views.x.data)
     plan_map(&call.plan, call.from_memory, not call.sums, call.threads)

@@ -6,9 +6,9 @@ from plan cimport (
     tile_at, unit_at,
 )
 from rows cimport (
-    LINE, STRIP, VECTOR, Coefficients, Fused, Mask, advanced, bytes_of, clear, differentiate,
-    finish, go_back, narrow, normalize, not_null, prefetch, prefetch_beside, real, scale,
-    thread_lanes, to_line, widen,
+    ADDED, CLIPPED, LINE, STRIP, VECTOR, Coefficients, Fused, Mask, advanced, bytes_of, clear,
+    differentiate, finish, go_back, narrow, normalize, not_null, prefetch, prefetch_beside, real,
+    scale, thread_lanes, to_line, widen,
 )
 
 cdef extern from "cache.h" nogil:
@@ -17,14 +17,14 @@ cdef extern from "cache.h" nogil:
 
 cdef inline void go_back_to_norm(
     const real* x, real* out, const double* values, double* g, Py_ssize_t n, Coefficients k,
-    Mask mask, const Fused* fused,
+    Mask mask, const Fused* fused, int how,
 ) noexcept nogil:
     """Make of the loss's gradient with respect to y that of the norm; it is the residual's, too."""
     cdef Py_ssize_t place = out - <real*>fused.out
     cdef char* dresidual = fused.dresidual + bytes_of(x, fused.dresidual_is_float, place)
-    go_back(x, values, g, n, fused, place, k.first, k.first + 3 * k.apart, k.first + 4 * k.apart,
-            k.step)
-    if fused.dresidual == NULL:
+    go_back(x, values, g, n, fused, how, place, k.first, k.first + 3 * k.apart,
+            k.first + 4 * k.apart, k.step)
+    if how == CLIPPED or fused.dresidual == NULL:
         return
     if mask != NULL:
         clear(g, n, mask)
@@ -36,7 +36,7 @@ cdef inline void go_back_to_norm(
 
 cdef inline void map_vector(
     const real* x, const real* dy, real* out, Py_ssize_t n, Coefficients k, Mask mask,
-    const Fused* fused, bint stream,
+    const Fused* fused, int how, bint stream,
 ) noexcept nogil:
     """Map up to STRIP values. All are read before one is written: `out` may be x or dy."""
     cdef double values[STRIP]
@@ -45,11 +45,11 @@ cdef inline void map_vector(
     if dy != NULL:
         widen(dy, wide_dy, n)
         if fused != NULL:
-            go_back_to_norm(x, out, values, wide_dy, n, k, mask, fused)
+            go_back_to_norm(x, out, values, wide_dy, n, k, mask, fused, how)
     if dy == NULL:
         normalize(values, n, k)
         if fused != NULL:
-            finish(x, values, n, fused, out - <real*>fused.out)
+            finish(x, values, n, fused, how, out - <real*>fused.out)
     elif fused == NULL or fused.training:
         differentiate(values, wide_dy, n, k)
     else:
@@ -72,7 +72,7 @@ cdef inline void prefetch_third(
 cdef inline Py_ssize_t map_stretch(
     const real* x, const real* dy, real* out, Py_ssize_t j, Py_ssize_t stop, Py_ssize_t n,
     Py_ssize_t ahead, Py_ssize_t out_ahead, Coefficients k, Mask mask, const Fused* fused,
-    bint stream,
+    int how, bint stream,
 ) noexcept nogil:
     """Map from j on in strips of n values, as far as they go; return where the rest begins."""
     # In 16 bit it takes a strip to stream as many bytes.
@@ -84,37 +84,38 @@ cdef inline Py_ssize_t map_stretch(
             prefetch(dy + j + ahead, n * sizeof(real))
         if out_ahead:       # a line that is written to is read first
             prefetch(out + j + out_ahead, n * sizeof(real))
-        if fused != NULL and ahead:
+        if fused != NULL and ahead and how != CLIPPED:
             prefetch_third(x, fused, out + j + ahead - <real*>fused.out, n)
         for _ in range(n // m):
             map_vector(x + j, dy + j if dy != NULL else NULL, out + j, m, advanced(k, j),
-                       mask + j if mask != NULL else NULL, fused, stream)
+                       mask + j if mask != NULL else NULL, fused, how, stream)
             j += m
     return j
 
 
 cdef inline void map_strips(
     const real* x, const real* dy, real* out, Py_ssize_t length, Py_ssize_t ahead,
-    Py_ssize_t out_ahead, Coefficients k, Mask mask, const Fused* fused, bint stream,
+    Py_ssize_t out_ahead, Coefficients k, Mask mask, const Fused* fused, int how, bint stream,
 ) noexcept nogil:
     """Map neighbouring values, in strips of fixed lengths, as vectors are."""
     cdef Py_ssize_t j = 0, stop
     if stream:          # strips that begin a line
         stop = min(to_line(out) // sizeof(real), length)
-        j = map_stretch(x, dy, out, j, stop, 8, 0, 0, k, mask, fused, False)
-        j = map_stretch(x, dy, out, j, stop, 1, 0, 0, k, mask, fused, False)
-    j = map_stretch(x, dy, out, j, length, STRIP, ahead, out_ahead, k, mask, fused, stream)
+        j = map_stretch(x, dy, out, j, stop, 8, 0, 0, k, mask, fused, how, False)
+        j = map_stretch(x, dy, out, j, stop, 1, 0, 0, k, mask, fused, how, False)
+    j = map_stretch(x, dy, out, j, length, STRIP, ahead, out_ahead, k, mask, fused, how, stream)
     if stream:          # of float32, what is left of whole lines
-        j = map_stretch(x, dy, out, j, length, 2 * LINE, ahead, 0, k, mask, fused, stream)
-    j = map_stretch(x, dy, out, j, length, 8, 0, 0, k, mask, fused, False)
-    j = map_stretch(x, dy, out, j, length, 1, 0, 0, k, mask, fused, False)
+        j = map_stretch(x, dy, out, j, length, 2 * LINE, ahead, 0, k, mask, fused, how, stream)
+    j = map_stretch(x, dy, out, j, length, 8, 0, 0, k, mask, fused, how, False)
+    j = map_stretch(x, dy, out, j, length, 1, 0, 0, k, mask, fused, how, False)
 
 
 cdef enum:              # what is mapped, and how: constants in a loop without a mask
     BOTH = 1            # x and dy, not x alone
     STREAM = 2
     MASKED = 4
-    FUSED = 8
+    FUSED = 8           # and then times 16, how
+    HOW = 16
 
 
 cdef inline int coefficients_of(int kind) noexcept nogil:
@@ -140,7 +141,7 @@ cdef inline void map_band(
     if kind & FUSED:
         fused = <const Fused*>not_null(call.fused)
     for _ in range(band.rows):
-        map_strips(x, dy, out, band.width, ahead, out_ahead, k, mask, fused, stream)
+        map_strips(x, dy, out, band.width, ahead, out_ahead, k, mask, fused, kind // HOW, stream)
         x += stride
         out += stride
         if dy != NULL:
@@ -265,19 +266,41 @@ cdef inline void map_masked(
         map_block(call, x, tile, block, MASKED | BOTH | stream)
 
 
+cdef inline void map_after(
+    const Call* call, const real* x, Py_ssize_t tile, Py_ssize_t block, int how,
+) noexcept nogil:
+    cdef int kind = STREAM if call.stream else 0
+    if how == 0 and call.where != NULL:
+        kind |= MASKED
+    if call.dy == NULL:
+        map_block(call, x, tile, block, FUSED | how * HOW | kind)
+    else:
+        map_block(call, x, tile, block, FUSED | how * HOW | BOTH | kind)
+
+
 cdef inline void map_fused(
     const Call* call, const real* x, Py_ssize_t tile, Py_ssize_t block,
 ) noexcept nogil:
-    cdef int kind = (STREAM if call.stream else 0) | (MASKED if call.where != NULL else 0)
-    if call.dy == NULL:
-        map_block(call, x, tile, block, FUSED | kind)
-    else:
-        map_block(call, x, tile, block, FUSED | BOTH | kind)
+    map_after(call, x, tile, block, 0)
+
+
+cdef inline void map_clipped(
+    const Call* call, const real* x, Py_ssize_t tile, Py_ssize_t block,
+) noexcept nogil:
+    map_after(call, x, tile, block, CLIPPED)
+
+
+cdef inline void map_added(
+    const Call* call, const real* x, Py_ssize_t tile, Py_ssize_t block,
+) noexcept nogil:
+    map_after(call, x, tile, block, ADDED)
 
 
 cdef inline Pass map_pass(const Call* call, const real* x) noexcept nogil:
-    if call.fused != NULL:
-        return <Pass>map_fused[real]
+    if call.fused != NULL and not call.fused.is_early:
+        if call.how == CLIPPED:
+            return <Pass>map_clipped[real]
+        return <Pass>map_added[real] if call.how == ADDED else <Pass>map_fused[real]
     if call.where != NULL:
         return <Pass>map_masked[real]
     if call.dy == NULL:

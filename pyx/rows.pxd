@@ -30,14 +30,19 @@ cdef extern from "convert.h" nogil:
     void narrow(const double* values, void* to, size_t n, bint stream) noexcept     # to any
 
 cdef extern from "activations.h" nogil:
+    ctypedef struct Limits:
+        double slope, highest, low, high
     ctypedef struct Activation:
         const char* name
-        bint by_result, has_slope
+        bint by_result, has_slope, clips
+        double highest
+        void value(double* v, size_t n, const Limits* limits) noexcept nogil
+        void differentiate(
+            const double* w, double* g, size_t n, const Limits* limits) noexcept nogil
     const Activation* ACTIVATIONS
     int ACTIVATION_COUNT
-    void activate(double* v, size_t n, const Activation* activation, double slope) noexcept
-    void differentiate_activation(
-        const double* w, double* g, size_t n, const Activation* activation, double slope) noexcept
+    void clip(double* v, size_t n, double highest) noexcept
+    void clip_back(const double* w, double* g, size_t n, double low, double high) noexcept
 
 ctypedef fused real:
     float
@@ -53,7 +58,7 @@ ctypedef const unsigned char* Mask      # 0 where a value is left out
 
 cdef struct Fused:                      # what comes after the norm: y = act(norm(x) + residual)
     const Activation* activation        # or NULL
-    double slope                        # of it, below 0
+    Limits limits                       # of it
     bint training
     # Of x's shape, or NULL: the residual; in backward, where the result decides the derivative,
     # the result instead.
@@ -61,6 +66,7 @@ cdef struct Fused:                      # what comes after the norm: y = act(nor
     char* dresidual                     # or NULL
     bint third_is_float                 # not of x's dtype
     bint dresidual_is_float
+    bint is_early                       # dresidual is written with the sums, and mapped as dy
     const void* u                       # the first value of what is summed, and of what is written
     const void* out
 
@@ -72,6 +78,7 @@ cdef struct Terms:                      # what is summed of u and v
     double* column_uv
     double column_weight                # of v, there
     const Fused* fused                  # what u comes through first; or NULL
+    int how                             # it is fused
     const double* slope                 # of the norm, a value per lane
     const double* beta
 
@@ -96,47 +103,53 @@ cdef inline void widen_third(
         widen(<const real*>third, to, n)
 
 
+cdef enum:              # how a call is fused, where that is a constant in the loop; else 0
+    CLIPPED = 1         # by an activation that clips, without a residual
+    ADDED = 2           # by one that clips, with a residual
+
+
 cdef inline void finish(
-    const real* x, double* values, Py_ssize_t n, const Fused* fused, Py_ssize_t place,
+    const real* x, double* values, Py_ssize_t n, const Fused* fused, int how, Py_ssize_t place,
 ) noexcept nogil:
     """norm(x) becomes act(norm(x) + residual)."""
     cdef double residual[STRIP]
     cdef Py_ssize_t j
-    if fused.third != NULL:
+    if how == ADDED or (how == 0 and fused.third != NULL):
         widen_third(x, fused, place, residual, n)
         for j in range(n):
             values[j] += residual[j]
-    if fused.activation != NULL:
-        activate(values, n, fused.activation, fused.slope)
+    if how != 0:
+        clip(values, n, fused.limits.highest)
+    elif fused.activation != NULL:
+        fused.activation.value(values, n, &fused.limits)
 
 
 cdef inline void go_back(
-    const real* x, const double* values, double* g, Py_ssize_t n, const Fused* fused,
+    const real* x, const double* values, double* g, Py_ssize_t n, const Fused* fused, int how,
     Py_ssize_t place, const double* mean, const double* slope, const double* beta, Py_ssize_t step,
 ) noexcept nogil:
     """The gradient with respect to y becomes that with respect to norm(x) + residual.
 
-    `values` are those of x. The result decides it, as it was stored, or what was activated.
+    `values` are those of x. Either the result decides it, as it was stored, or what was activated.
     """
     cdef double w[STRIP]
     cdef double residual[STRIP]
-    cdef real result[STRIP]
     cdef Py_ssize_t j
-    if fused.activation == NULL:
+    if how == 0 and fused.activation == NULL:
         return
-    if fused.activation.by_result and fused.third != NULL:
+    if how == ADDED or (how == 0 and fused.activation.by_result and fused.third != NULL):
         widen_third(x, fused, place, w, n)
     else:
         for j in range(n):
             w[j] = difference(values[j], mean[j * step]) * slope[j * step] + beta[j * step]
-        if fused.third != NULL:
+        if how == 0 and fused.third != NULL:
             widen_third(x, fused, place, residual, n)
             for j in range(n):
                 w[j] += residual[j]
-        elif fused.activation.by_result:    # it is the result, or on the same side of its bounds
-            narrow(w, result, n, False)
-            widen(result, w, n)
-    differentiate_activation(w, g, n, fused.activation, fused.slope)
+    if how != 0:
+        clip_back(w, g, n, fused.limits.low, fused.limits.high)
+    else:
+        fused.activation.differentiate(w, g, n, &fused.limits)
 
 
 cdef inline Terms below(Terms t, Py_ssize_t places) noexcept nogil:
@@ -196,8 +209,12 @@ cdef inline void sum_strip(
             widen(v, wide_v, width)
             v += stride
         if t.fused != NULL:
-            go_back(u, wide_v, wide_u, width, t.fused, place, shifts, t.slope, t.beta, 1)
-            if ahead and t.fused.third != NULL:
+            go_back(u, wide_v, wide_u, width, t.fused, t.how, place, shifts, t.slope, t.beta, 1)
+            if t.how == ADDED and t.fused.is_early:
+                if ahead:
+                    prefetch_beside(u, t.fused.dresidual, False, place + ahead, width)
+                narrow(wide_u, <real*>t.fused.dresidual + place, width, False)
+            if ahead and t.how != CLIPPED and t.fused.third != NULL:
                 prefetch_beside(u, t.fused.third, t.fused.third_is_float, place + ahead, width)
             place += stride
         if t.column_u != NULL:

@@ -10,8 +10,8 @@ from plan cimport (
     tile_at, unit_at,
 )
 from rows cimport (
-    LANES, STRIP, Fused, Mask, Terms, add_next, below, beside, halve, not_null, real, sum_strip,
-    thread_lanes,
+    ADDED, CLIPPED, LANES, STRIP, Fused, Mask, Terms, add_next, below, beside, halve, not_null,
+    real, sum_strip, thread_lanes,
 )
 
 
@@ -44,7 +44,8 @@ cdef enum:              # what is summed: a constant in each loop
     WEIGHTED = 2
     COLUMNS = 4
     MASKED = 8
-    FUSED = 16          # u comes through what followed the norm
+    FUSED = 16          # u comes through what followed the norm; and then times 32, how
+    HOW = 32
 
 
 cdef inline void sum_band(
@@ -59,7 +60,7 @@ cdef inline void sum_band(
     if kind & MASKED:
         mask = <Mask>not_null(call.where + band.offset)
     if kind & FUSED:
-        t.fused = <const Fused*>not_null(call.fused)
+        t.fused, t.how = <const Fused*>not_null(call.fused), kind // HOW
     sum_strips(u + band.offset, v, call.plan.row_stride, rows, width, call.plan.sum_ahead, t,
                mask, sum_u, sum_uv)
 
@@ -72,7 +73,7 @@ cdef inline void clear_columns(const Terms* t, const Unit* unit) noexcept nogil:
 cdef inline Terms terms_of_cell(
     const Call* call, Py_ssize_t cell, int kind, const double* lanes,
 ) noexcept nogil:
-    cdef Terms t = Terms(lanes, NULL, NULL, NULL, 0, NULL, lanes + LANES, lanes + 2 * LANES)
+    cdef Terms t = Terms(lanes, NULL, NULL, NULL, 0, NULL, 0, lanes + LANES, lanes + 2 * LANES)
     cdef Py_ssize_t part
     if kind & WEIGHTED:
         t.weight = <const double*>not_null(call.gamma)
@@ -170,7 +171,7 @@ cdef inline void sum_section(
     cdef bint end_to_end = tile.width == p.row_stride
     cdef double* sum_u = lanes + APART
     cdef double* sum_uv = lanes + 2 * APART
-    cdef Terms t = Terms(NULL, NULL, NULL, NULL, 0, NULL, NULL, NULL)
+    cdef Terms t = Terms(NULL, NULL, NULL, NULL, 0, NULL, 0, NULL, NULL)
     cdef Unit unit
     cdef Band bands[BANDS]
     cdef const Band* band
@@ -272,9 +273,23 @@ cdef inline void sum_fused(
         sum_block(call, u, tile, block, PRODUCTS | FUSED | MASKED)
 
 
+cdef inline void sum_clipped(
+    const Call* call, const real* u, Py_ssize_t tile, Py_ssize_t block,
+) noexcept nogil:
+    sum_block(call, u, tile, block, PRODUCTS | FUSED | CLIPPED * HOW)
+
+
+cdef inline void sum_added(
+    const Call* call, const real* u, Py_ssize_t tile, Py_ssize_t block,
+) noexcept nogil:
+    sum_block(call, u, tile, block, PRODUCTS | FUSED | ADDED * HOW)
+
+
 cdef inline Pass sum_pass(const Call* call, const real* u) noexcept nogil:
     if call.v != NULL and call.fused != NULL and call.fused.activation != NULL:
-        return <Pass>sum_fused[real]
+        if call.how == CLIPPED:
+            return <Pass>sum_clipped[real]
+        return <Pass>sum_added[real] if call.how == ADDED else <Pass>sum_fused[real]
     if call.where != NULL:
         return <Pass>sum_masked[real]
     if call.v == NULL:

@@ -1,5 +1,6 @@
 """The examples run from end to end, with as little work as they have an option for."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ for package in ("matplotlib", "sklearn", "threadpoolctl", "tqdm"):
 
 FOLDER = Path(__file__).parents[1] / "examples"
 EXAMPLES = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
+if not importlib.util.find_spec("torch"):
+    EXAMPLES.remove("torch_digits")
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
