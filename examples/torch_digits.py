@@ -1,8 +1,11 @@
-"""What `cybn.torch.convert` changes when two PyTorch networks learn handwritten digits.
+"""
+PyTorch networks with and without cybn
+======================================
 
-A small dense and a small convolutional network learn scikit-learn's digits, as they are, converted,
-and fused. ``python examples/torch_digits.py`` prints their accuracies, and whether the norms have
-the same digits with one and with two threads; it leaves a picture in the folder ``results``.
+A small dense and a small convolutional network learn scikit-learn's digits: as they are, converted
+by ``cybn.torch.convert``, and fused. ``python examples/torch_digits.py`` prints their accuracies,
+and whether the norms have the same digits with one and with two threads. It leaves a picture in the
+folder ``results``.
 """
 
 import copy
