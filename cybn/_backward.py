@@ -16,49 +16,51 @@ from ._runtime import kernels, schedule
 def backward(dy, cache, *, out=None, residual_out=None):
     """Return the gradients of a loss, given its gradient with respect to `y`.
 
-    Through training, with ``xhat = (x - mean) * invstd`` and n values a channel [1]_::
+    In training, for a channel of n values, with ``xhat = (x - mean) * invstd`` [1]_::
 
         dbeta = sum(dy)
         dgamma = sum(dy * xhat)
         dx = gamma * invstd * (dy - dbeta / n - xhat * dgamma / n)
 
-    Through inference, mean and variance are constants, and ``dx = gamma * invstd * dy``.
+    In inference, mean and variance are constants, and ``dx = gamma * invstd * dy``.
 
-    Behind an activation, dy is first multiplied by the activation's derivative. That product is
-    also the gradient of the residual.
+    If the norm had an activation, `dy` is first multiplied by the activation's derivative. This
+    product is also the gradient of the residual.
 
     Parameters
     ----------
     dy : array_like
-        x's shape; converted to x's dtype.
+        Gradient of the loss with respect to `y`, of the same shape. It is converted to x's dtype.
     cache : Cache
-        From `forward`. Neither x nor the cache may have been changed since.
+        What `batch_norm`, or another norm, returned together with `y`. Neither x nor the cache may
+        have been changed since.
     out : numpy.ndarray, optional
-        Receives `dx`: x's shape and dtype, C-contiguous, writable. It may be `dy` itself, or
-        another view of all of it.
+        An array to store `dx` in, of x's shape and dtype, C-contiguous and writable. It may be `dy`
+        itself, or another view of all of it.
     residual_out : numpy.ndarray, optional
-        Receives the gradient of the residual: x's shape and the residual's dtype, C-contiguous,
-        writable. It may be `dy` itself, if `out` is not.
+        An array to store the residual's gradient in, of x's shape and the residual's dtype,
+        C-contiguous and writable. It may be `dy` itself, if `out` is not.
 
     Returns
     -------
     Gradients
-        The named tuple ``(dx, dgamma, dbeta)``; its attribute `dresidual` is the gradient of the
-        residual, if there was one.
+        The named tuple ``(dx, dgamma, dbeta)``. Its attribute `dresidual` is the gradient of the
+        residual, or None if there was no residual.
 
     Raises
     ------
     TypeError, ValueError
-        Naming the argument, before any array is changed.
+        If an argument is wrong. The message names it, and no array has been changed.
 
     References
     ----------
-    .. [1] S. Ioffe, C. Szegedy, ICML 2015, section 3.
+    .. [1] S. Ioffe, C. Szegedy, "Batch Normalization: Accelerating Deep Network Training by
+       Reducing Internal Covariate Shift", ICML 2015, section 3.
 
     Examples
     --------
     >>> import cybn, numpy as np
-    >>> y, cache = cybn.forward(np.array([[1.0], [2.0], [6.0]]), gamma=np.ones(1))
+    >>> y, cache = cybn.batch_norm(np.array([[1.0], [2.0], [6.0]]), gamma=np.ones(1))
     >>> dx, dgamma, dbeta = cybn.backward(np.array([[1.0], [0.0], [0.0]]), cache)
     >>> dx.round(3)
     array([[ 0.176],
@@ -68,7 +70,8 @@ def backward(dy, cache, *, out=None, residual_out=None):
     (array([-0.926]), None)
     """
     if not isinstance(cache, Cache):
-        raise TypeError(f"cache: expected a Cache from forward, got {type(cache).__name__}")
+        got = type(cache).__name__
+        raise TypeError(f"cache: expected the Cache of a norm's call, got {got}; use (dy, cache)")
     x, geometry = cache.x, cache._geometry
     if x is None:
         raise ValueError("cache: expected one that holds x, got that of a call with out=x: omit it")

@@ -34,30 +34,31 @@ class BatchNorm(TrackingLayer):
     affine : bool
         Whether there are a gamma and a beta.
     bias : bool
-        False: a gamma without beta.
+        False leaves out beta.
     track_running_stats : bool
-        Whether there are running averages. Without them inference, too, uses the batch's own.
+        Whether to keep running averages. Without them, inference also uses the batch's statistics.
     activation : None, str or tuple
-        What the result goes through at last, as in `cybn.batch_norm`: ``"relu"``, ``"relu6"``,
+        Applied to the result, as in `cybn.batch_norm`: ``"relu"``, ``"relu6"``,
         ``("leaky_relu", slope)``, ``"hardswish"`` or ``"silu"``.
     dtype : dtype
-        Of the parameters and running averages, float16, bfloat16, float32 or float64.
+        The dtype of the parameters and running averages: float16, bfloat16, float32 or float64.
 
     Attributes
     ----------
     gamma, beta : numpy.ndarray or None
-        Shape (C,), at first 1 and 0. Update them in place or assign new ones.
+        Shape (C,), initially 1 and 0. Update them in place or assign new ones.
     dgamma, dbeta : numpy.ndarray or None
         Their gradients, from the last `backward`.
     dresidual : numpy.ndarray or None
         The gradient of the residual, from the last `backward`.
     running_mean, running_var : numpy.ndarray or None
-        Shape (C,), at first 0 and 1; the variance is the unbiased one.
+        Shape (C,), initially 0 and 1; the variance is the unbiased one.
     num_batches_tracked, num_values_tracked : int
-        How many batches, and values of a channel, went into the running averages; the latter is
-        an array of shape (C,) once a mask has selected more of one channel than of another.
+        How many batches, and how many values of each channel, went into the running averages. The
+        second is an array of shape (C,) once a mask has selected more of one channel than of
+        another.
     cache : Cache or None
-        That of the last call, if it was one in training: in inference nothing is kept.
+        What the last call kept for `backward`; None if that call was in inference.
 
     Raises
     ------
@@ -83,7 +84,7 @@ class BatchNorm(TrackingLayer):
     >>> y = bn.eval()(x)
     """
 
-    _to_train = "call train() before, and freeze() to go through the running statistics"
+    _to_train = "call train() first, and freeze() to train through the running statistics"
     _calibration = None  # while calibrate is at work: batches, and the Moments of their values
     _uncalibrated = None  # and the attributes as they were before
 
@@ -121,8 +122,8 @@ class BatchNorm(TrackingLayer):
     def freeze(self, mode=True):
         """Train through the running statistics, and leave them alone, until ``freeze(False)``.
 
-        In training `backward` goes on working, and gamma and beta get gradients; after `eval` a
-        frozen layer, too, keeps nothing for it. Returns the layer.
+        In training, `backward` still works, and gamma and beta get gradients. After `eval`, a
+        frozen layer keeps nothing for it either. Return the layer.
 
         Raises
         ------
@@ -142,14 +143,14 @@ class BatchNorm(TrackingLayer):
         x : array_like
             ``num_features`` long on the channel axis.
         where : array_like of bool, optional
-            The values that count, as ``~np.isnan(x)``; `y` is 0 at the others.
+            The values that count, such as ``~np.isnan(x)``; the result is 0 at all others.
         residual : array_like, optional
             Added before the activation: of x's shape and dtype, or float32 beside an x of 16 bit.
         training : bool, optional
-            For this call; None means as `train` and `eval` have said. With False the running
-            statistics are used, as a frozen layer always does, and nothing is kept for `backward`.
+            Whether this call is in training. None means as `train` and `eval` have set it. With
+            False, the running statistics are used, and nothing is kept for `backward`.
         out : numpy.ndarray, optional
-            Receives the result.
+            An array to store the result in.
 
         Returns
         -------
@@ -231,15 +232,17 @@ class BatchNorm(TrackingLayer):
 
 @contextmanager
 def calibrate(*layers):
-    """Give layers the running statistics of what passes through them in the body, and no other.
+    """Give layers new running statistics: those of what passes through them in a ``with`` block.
 
-    A network meets a new domain, and its batch norms have the statistics of the old one; those of
-    some unlabeled batches of the new one often repair most of that [1]_. In the body the layers
-    train with ``momentum=None``: each batch is normalized by its own statistics, and the running
-    ones become exactly those of all values. Mode, momentum and cache are restored after it, also if
-    the body raises. A layer through which nothing passed stays as it was, and so does a channel of
-    which masks selected nothing; ``layer(x, training=False)`` does not count. Inside of another
-    calibrate of a layer its values are pooled with those of the outer one.
+    If a network meets data from a new domain, its batch norms still have the statistics of the old
+    one. Some unlabeled batches of the new domain often suffice to repair most of the loss [1]_.
+
+    In the block the layers train with ``momentum=None``: each batch is normalized by its own
+    statistics, and the running statistics become those of all values that passed, and of no others.
+    After the block, mode, momentum and cache are restored, also if the block raises. A layer
+    through which nothing passed stays as it was, and so does a channel of which masks selected
+    nothing. ``layer(x, training=False)`` does not count. If blocks for the same layer are nested,
+    their values are pooled.
 
     Parameters
     ----------

@@ -21,12 +21,13 @@ class Gradients(_Gradients):
     Attributes
     ----------
     dx : numpy.ndarray
-        With respect to x, of its shape and dtype.
+        The gradient with respect to x. It has x's shape and dtype.
     dgamma, dbeta : numpy.ndarray or None
-        With respect to gamma and beta, of their shape and dtype; None where there was none.
+        The gradients with respect to gamma and beta. Each has the shape and dtype of its parameter,
+        and is None if there was no such parameter.
     dresidual : numpy.ndarray or None
-        With respect to the residual, of its shape and dtype. It is no member of the tuple, which
-        has three with and without it.
+        The gradient with respect to the residual. It has the residual's shape and dtype, and is
+        None if there was no residual. It is not one of the tuple's three members.
     """
 
     dresidual = None
@@ -38,21 +39,23 @@ class Cache:
     Attributes
     ----------
     x : numpy.ndarray or None
-        The input itself, not a copy, unless it had to be converted; None after ``out=x``.
+        The input itself, or a copy if it had to be converted. None if the result was stored in x
+        (``out=x``).
     mean, var, invstd : numpy.ndarray
-        float64: the mean and the (biased) variance that normalized x, and ``1 / sqrt(var + eps)``,
-        one for each statistic: of shape (C,) in batch norm, (N, C) in instance norm, (N, groups)
-        in group norm, and x's shape without the normalized axes in layer norm. In RMS norm the mean
-        is 0 and the variance is the mean square.
+        The mean and the (biased) variance that x was normalized with, and ``1 / sqrt(var + eps)``,
+        in float64. Their shape is (C,) in batch norm, (N, C) in instance norm, (N, groups) in group
+        norm, and that of x without the normalized axes in layer norm. In RMS norm, the mean is 0
+        and the variance is the mean square.
     count : int or numpy.ndarray
-        Values of a statistic in x; with a mask an array of int64, those selected of each channel.
+        How many values of x each mean was taken over. With a mask, an int64 array: how many the
+        mask selects in each channel.
     training : bool
-        Whether mean and variance are those of x.
+        Whether mean and variance were taken from x, and not from running statistics.
 
     Examples
     --------
     >>> import cybn, numpy as np
-    >>> _, cache = cybn.forward(np.array([[1.0], [3.0]]))
+    >>> _, cache = cybn.batch_norm(np.array([[1.0], [3.0]]))
     >>> cache.mean, cache.var
     (array([2.]), array([1.]))
     """

@@ -8,9 +8,9 @@ from ._geometry import as_input, batch_geometry
 
 
 def fold(weight, bias, bn, *, axis=0):
-    """Return weight and bias of a linear layer or convolution with the batch norm behind it in it.
+    """Fold a batch norm into the linear layer or convolution before it: return weight and bias.
 
-    In inference ``bn(w @ x + b)`` is ``w_new @ x + b_new``, where for each output channel::
+    In inference, ``bn(w @ x + b)`` equals ``w_new @ x + b_new``, where for each output channel::
 
         scale = gamma / sqrt(running_var + eps)
         w_new = w * scale
@@ -19,11 +19,11 @@ def fold(weight, bias, bn, *, axis=0):
     Parameters
     ----------
     weight : array_like
-        With the output channels on `axis`: of PyTorch (O, I) or (O, I, kH, kW).
+        With O output channels on `axis`: shape (O, I) or (O, I, kH, kW) in PyTorch.
     bias : array_like or None
-        Shape (O,); None means 0.
+        Shape (O,). None stands for 0.
     bn : BatchNorm
-        In inference, of O channels, with running statistics.
+        A layer of O channels in inference, with running statistics and without an activation.
     axis : int
         The axis of the output channels: 0 in PyTorch's linear layers and convolutions, 1 in its
         transposed ones; -1 in Keras and Flax, as in ``x @ weight``.
@@ -55,6 +55,11 @@ def fold(weight, bias, bn, *, axis=0):
         raise ValueError("bn: expected a layer with track_running_stats=True, got False")
     if bn.training:
         raise ValueError("bn: expected a layer in inference, got one in training: call bn.eval()")
+    if bn.activation is not None:
+        raise ValueError(
+            f"bn: expected a layer without activation, got {bn.activation!r}, which cannot be "
+            "folded: set bn.activation = None, and apply it to the result"
+        )
     weight, axis = as_input(weight, "weight"), checked_int(axis, "axis")
     channels = (bn.num_features,)
     if not weight.ndim or batch_geometry(weight.shape, axis).parameters != channels:

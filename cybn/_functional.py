@@ -55,9 +55,9 @@ def batch_norm(
         ``-x.ndim`` to ``x.ndim - 1``, or adjacent axes in order: then "(C,)" is their shape, as
         (T, F) where ``axis=(1, 2)`` of (N, T, F).
     where : array_like of bool, optional
-        The values that count, as ``~np.isnan(x)``: of x's shape, or broadcast against `x` and of
-        length 1 on the channel axis (with several, on any of them or none). All else is not read,
-        and is 0 in `y` and dx. The cache has a copy of it.
+        The values that count, such as ``~np.isnan(x)``: of x's shape, or broadcast against `x` and
+        of length 1 on the channel axis (with several, on any of them or none). All other values are
+        not read, and are 0 in `y` and dx. The cache keeps a copy of the mask.
     activation : None, str or tuple
         Applied at the end, in the same pass: ``"relu"``, ``"relu6"``, ``("leaky_relu", slope)``
         with a finite slope >= 0, ``"hardswish"`` [3]_ or ``"silu"`` [4]_.
@@ -83,10 +83,10 @@ def batch_norm(
     Notes
     -----
     With a residual and an activation, ``y = activation(norm(x) + residual)`` is computed in float64
-    and rounded once. relu and relu6 of a norm are, bit for bit, what they are of a stored norm. The
-    cache then refers to `x`, and to the residual too; where the result decides the derivative
-    (relu, relu6, leaky_relu), it refers to `y` instead of the residual. Change neither before
-    `backward`.
+    and rounded once. Without a residual, relu and relu6 give the same bits as if they were applied
+    to a stored result. The cache refers to `x` and to the residual; if the result decides the
+    derivative (relu, relu6, leaky_relu), it refers to `y` instead of the residual. Do not change
+    these before `backward`.
 
     An empty `x`, or a `where` that selects nothing, leaves the running arrays as they are. A NaN or
     an infinity makes its own channel NaN, and no other.
@@ -96,7 +96,6 @@ def batch_norm(
     .. [1] S. Ioffe, C. Szegedy, "Batch Normalization: Accelerating Deep Network Training by
        Reducing Internal Covariate Shift", ICML 2015.
     .. [2] H. de Vries et al., "Modulating early visual processing by language", NeurIPS 2017.
-
     .. [3] A. Howard et al., "Searching for MobileNetV3", ICCV 2019.
     .. [4] S. Elfwing, E. Uchibe, K. Doya, "Sigmoid-Weighted Linear Units for Neural Network
        Function Approximation in Reinforcement Learning", Neural Networks 107, 2018.

@@ -131,8 +131,9 @@ def _position(shape, axis):
     if ndim == 0:
         raise ValueError("x: expected at least 1 dimension, got 0")
     if not -ndim <= axis < ndim:
+        remedy = "; use x[None] for one sample, x[:, None] for one channel" if ndim == 1 else ""
         raise ValueError(
-            f"axis: expected {-ndim} to {ndim - 1} for an array of {ndim} dimensions, got {axis}"
+            f"axis: expected {-ndim} to {ndim - 1} for x of shape {shape}, got {axis}{remedy}"
         )
     return axis % ndim
 
@@ -263,8 +264,9 @@ def as_residual(value, name, x):
     value = as_input(value, name)
     _check_shape(value, name, x.shape)
     if value.dtype != x.dtype and not (x.itemsize == 2 and value.dtype == np.float32):
-        expected = f"{x.dtype} as x has it" + (", or float32" if x.itemsize == 2 else "")
-        raise TypeError(f"{name}: expected {expected}, got {value.dtype}")
+        expected = f"x's dtype, {x.dtype}" + (", or float32" if x.itemsize == 2 else "")
+        got = f"{value.dtype}; use {name}.astype(x.dtype)"
+        raise TypeError(f"{name}: expected {expected}, got {got}")
     return value
 
 
@@ -312,8 +314,8 @@ def check_written(written, others, may_be=None):
     others = {name: array for name, array in others.items() if isinstance(array, np.ndarray)}
     for name, array in written.items():
         for other_name, other in (others | written).items():
-            allowed = other_name == name or (other is may_be and _same_memory(array, other))
-            if not allowed and np.shares_memory(array, other):
+            may = other is may_be and other_name not in written and _same_memory(array, other)
+            if other_name != name and not may and np.shares_memory(array, other):
                 raise ValueError(
                     f"{name}: expected memory of its own, got overlap with {other_name}; use a copy"
                 )
@@ -344,7 +346,8 @@ def _all_own(arrays):
 
 def _check_float(array, name):
     if not is_float(array.dtype):
-        raise TypeError(f"{name}: {EXPECTED_FLOAT}, got {array.dtype}")
+        remedy = remedies().for_dtype(array.dtype, name)
+        raise TypeError(f"{name}: {EXPECTED_FLOAT}, got {array.dtype}{remedy}")
 
 
 def _checked_ndarray(array, name):

@@ -25,20 +25,20 @@ COUNTS = "num_batches_tracked", "num_values_tracked"
 
 
 class Layer:
-    """What all layers of cybn are: to annotate with, and for ``isinstance``.
+    """The base class of all layers, for annotations and ``isinstance``.
 
-    A layer has parameters, and is in training or in inference. In training it remembers its last
-    call for `backward`. In inference it keeps nothing alive: `cache` is then None, and `backward`
-    raises an error.
+    A layer has parameters, and is in training or in inference. In training, it remembers its last
+    call for `backward`. In inference, it keeps nothing: `cache` is None, and `backward` raises an
+    error.
 
     Attributes
     ----------
     gamma, beta : numpy.ndarray or None
-        The parameters; None where the layer has none.
+        The parameters, or None if the layer has no such parameter.
     dgamma, dbeta : numpy.ndarray or None
-        Their gradients, from the last `backward`; None before it.
+        The gradients of gamma and beta from the last `backward`, or None before it.
     cache : Cache or None
-        That of the last call, if it was one in training.
+        What the last call kept for `backward`; None if that call was in inference.
 
     Examples
     --------
@@ -55,7 +55,7 @@ class Layer:
 
     _leading = ()  # names of the arguments that `repr` shows by position, and by keyword
     _options = ("eps", "affine", "bias", "dtype")
-    _to_train = "call train() before"  # for a call that `backward` can use
+    _to_train = "call train() first"  # for a call that `backward` can use
 
     def __init__(self, shape, eps, affine, bias, dtype):
         check_settings(True, 0.0, eps)
@@ -74,12 +74,12 @@ class Layer:
         return self._mode
 
     def train(self, mode=True):
-        """Switch to training, or with False to inference. Returns the layer."""
+        """Switch to training, or to inference if `mode` is False. Return the layer."""
         self._mode = checked_bool(mode, "mode")
         return self
 
     def eval(self):
-        """Switch to inference, in which a call keeps nothing for `backward`. Returns the layer."""
+        """Switch to inference, in which a call keeps nothing for `backward`. Return the layer."""
         return self.train(False)
 
     def __call__(self, x, *, training=None, out=None):
@@ -88,12 +88,12 @@ class Layer:
         Parameters
         ----------
         x : array_like
-            Of the lengths that the layer was made for.
+            The input. Its last axes have the lengths `normalized_shape`.
         training : bool, optional
-            For this call; None means as `train` and `eval` have said. With False nothing is kept
-            for `backward`.
+            Whether this call is in training. None means as `train` and `eval` have set it. With
+            False, nothing is kept for `backward`.
         out : numpy.ndarray, optional
-            Receives the result.
+            An array to store the result in.
 
         Returns
         -------
@@ -113,9 +113,9 @@ class Layer:
         Parameters
         ----------
         dy : array_like
-            Gradient with respect to the last result, of its shape.
+            The gradient with respect to the last result, of the same shape.
         out : numpy.ndarray, optional
-            Receives dx; it may be `dy`.
+            An array to store dx in. It may be `dy`.
 
         Returns
         -------
@@ -124,7 +124,7 @@ class Layer:
         Raises
         ------
         ValueError
-            If the layer has not been called, or last in inference.
+            If the layer has not been called yet, or if its last call was in inference.
         """
         return self._backward(dy, out=out).dx
 
@@ -132,14 +132,14 @@ class Layer:
         if self.cache is None:
             raise ValueError(
                 "backward: expected a call of the layer (forward) in training first, got none, or "
-                f"one in inference, which keeps nothing; {self._to_train}"
+                f"one in inference, which keeps nothing for backward; {self._to_train}"
             )
         gradients = backward(dy, self.cache, **options)
         _, self.dgamma, self.dbeta = gradients
         return gradients
 
     def _state_names(self):
-        """Return PyTorch's keys of the state, each with the attribute that it stands for."""
+        """Return PyTorch's names of the arrays, each with the name of the attribute here."""
         names = {"weight": "gamma", "bias": "beta"}
         return {key: name for key, name in names.items() if getattr(self, name) is not None}
 
@@ -149,34 +149,37 @@ class Layer:
         Returns
         -------
         dict of str to numpy.ndarray
-            ``weight`` (gamma) and ``bias`` (beta), and where they are tracked ``running_mean``,
-            ``running_var`` and ``num_batches_tracked`` (int64, shape ()); with ``momentum=None``
-            also ``num_values_tracked``.
+            ``weight`` (gamma) and ``bias`` (beta). If the layer tracks running statistics, also
+            ``running_mean``, ``running_var`` and ``num_batches_tracked`` (int64, shape ()), and
+            with ``momentum=None`` ``num_values_tracked``. What the layer was made with, such as
+            eps, is not in it.
         """
         return {key: np.array(getattr(self, name)) for key, name in self._state_names().items()}
 
     def load_state_dict(self, state, prefix=""):
-        """Copy a state into the layer, all of it or, if anything is wrong with it, nothing.
+        """Copy a state into the layer. If anything is wrong with it, the layer does not change.
 
         Parameters
         ----------
         state : mapping of str to array_like
-            As `state_dict` returns it, or that of a whole model. Values may be anything that NumPy
-            can read, so also PyTorch's tensors on the CPU, with or without a gradient.
+            What `state_dict` returned, or the state of a whole model. A value may be anything that
+            NumPy can read, or a tensor of PyTorch on the CPU, with or without a gradient.
         prefix : str
-            What the layer's keys begin with in the state of a model, as ``"block1.bn."``. Keys that
-            begin otherwise are ignored.
+            What the layer's keys begin with in the state of a model, such as ``"block1.bn."``.
+            All other keys are ignored.
 
         Raises
         ------
         TypeError, ValueError
-            Naming the missing, unknown, misshapen or mistyped key.
+            If a key is missing or unknown, or its array has a wrong shape or dtype. The message
+            names the key.
 
         Notes
         -----
-        A count that is missing becomes 0. For inference it makes no difference, and for training
-        only where ``momentum=None`` and ``num_values_tracked`` is missing, as PyTorch does not have
-        it: as nobody knows how much the loaded statistics weigh, the next batch replaces them.
+        A count that is missing becomes 0. This makes no difference to inference. In training it
+        matters only with ``momentum=None``: PyTorch's states have no ``num_values_tracked``, and
+        without it nobody knows how much the loaded statistics weigh, so the next batch replaces
+        them.
         """
         if not isinstance(state, Mapping):
             raise TypeError(f"state: expected a mapping, got {type(state).__name__}")
@@ -186,7 +189,10 @@ class Layer:
             state = {key: state[key] for key in state if str(key).startswith(prefix)}
         names = {prefix + key: name for key, name in self._state_names().items()}
         if missing := [key for key, name in names.items() if not (key in state or name in COUNTS)]:
-            raise ValueError(f"state: missing key {', '.join(missing)}{_dot(state, prefix)}")
+            own = {key: getattr(self, name) for key, name in self._state_names().items()}
+            own = {key: array for key, array in own.items() if isinstance(array, np.ndarray)}
+            remedy = remedies().for_keys(state, own)
+            raise ValueError(f"state: missing key {', '.join(missing)}{remedy}")
         if unknown := sorted(str(key) for key in state if key not in names):
             raise ValueError(f"state: unknown key {', '.join(unknown)}")
         arrays, counts = [], {}
@@ -230,14 +236,14 @@ class ChannelLayer(Layer):
         Parameters
         ----------
         x : array_like
-            With as many channels as the layer has.
+            The input, with as many channels on `axis` as the layer has.
         residual : array_like, optional
             Added before the activation: of x's shape and dtype, or float32 beside an x of 16 bit.
         training : bool, optional
-            For this call; None means as `train` and `eval` have said. With False nothing is kept
-            for `backward`.
+            Whether this call is in training. None means as `train` and `eval` have set it. With
+            False, nothing is kept for `backward`.
         out : numpy.ndarray, optional
-            Receives the result.
+            An array to store the result in.
 
         Returns
         -------
@@ -251,11 +257,11 @@ class ChannelLayer(Layer):
         Parameters
         ----------
         dy : array_like
-            Gradient with respect to the last result, of its shape.
+            The gradient with respect to the last result, of the same shape.
         out : numpy.ndarray, optional
-            Receives dx; it may be `dy`.
+            An array to store dx in. It may be `dy`.
         residual_out : numpy.ndarray, optional
-            Receives `dresidual`; it may be `dy`.
+            An array to store `dresidual` in. It may be `dy`, if `out` is not.
 
         Returns
         -------
@@ -264,7 +270,7 @@ class ChannelLayer(Layer):
         Raises
         ------
         ValueError
-            If the layer has not been called, or last in inference.
+            If the layer has not been called yet, or if its last call was in inference.
         """
         gradients = self._backward(dy, out=out, residual_out=residual_out)
         self.dresidual = gradients.dresidual
@@ -304,7 +310,7 @@ class TrackingLayer(ChannelLayer):
     _pools = property(lambda self: self.momentum is None)  # of its own, whatever calibrate does
 
     def reset_running_stats(self):
-        """Forget all batches: running mean 0, running variance 1, no batches tracked."""
+        """Forget all batches: set the running mean to 0, the variance to 1, and the counts to 0."""
         commit([], (self, self._new_statistics()))
 
     def _new_statistics(self):
@@ -369,20 +375,14 @@ def as_count(counts):
     return first if np.all(counts == first) else counts.astype(np.int64)
 
 
-def _dot(state, prefix):
-    """Return the usual remedy, if the prefix lacks its dot."""
-    dotted = f"{prefix}."
-    lacks = prefix and any(str(key).startswith(dotted) for key in state)
-    return f"; pass prefix={dotted!r}?" if lacks else ""
-
-
 def _checked_entry(value, own, name):
     """Return an entry of a state as an array, if it fits the layer's `own`."""
     if hasattr(value, "requires_grad"):  # a tensor of PyTorch
         value = value.detach()
     array = as_array(value, name)
     if array.dtype.kind not in "fiu" and not is_float(array.dtype):
-        raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
+        remedy = remedies().for_dtype(array.dtype, name)
+        raise TypeError(f"{name}: expected real numbers, got {array.dtype}{remedy}")
     if array.shape != np.shape(own):
         raise ValueError(f"{name}: expected shape {np.shape(own)}, got {array.shape}")
     if not isinstance(own, np.ndarray) or not is_float(own.dtype):

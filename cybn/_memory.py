@@ -57,20 +57,22 @@ def set_kept_memory(limit):
     """Set how much memory of freed results may be kept for the next ones.
 
     The system clears each page that it hands out, which for a large array takes as long as
-    normalizing it. So results of 4 MiB and more are made in memory that is used again when their
-    arrays are gone, for results that need as much or up to an eighth less. What was freed last, up
-    to a quarter of the limit, is held. The rest is lent to the system, which takes it as soon as it
-    needs it (on Linux ``MADV_FREE``); until then it counts as the process's own. What is not used
-    while 256 others are freed goes back, and everything does when there is no memory for a result.
+    normalizing it. So the memory of results of 4 MiB and more is kept when their arrays are gone,
+    and used again for results that need as much or up to an eighth less.
+
+    What was freed last, up to a quarter of the limit, is held. The rest is lent to the system,
+    which takes it as soon as it needs it (on Linux by ``MADV_FREE``); until then it counts as the
+    process's own. What has gone unused while 256 other results were freed is given back. If there
+    is no memory for a result, all of it is.
 
     Parameters
     ----------
     limit : int
-        In bytes; 0 keeps nothing. At first it is a sixteenth of the memory that is granted: the
-        machine's, or less in a cgroup (as containers are) with a limit; but at most 2 GiB. More
-        than a quarter of that memory is never kept, nor more than a 32nd of what RLIMIT_AS and
-        RLIMIT_DATA leave to the process, where they are set. ``show_config()`` has the limit that
-        holds.
+        In bytes; 0 keeps nothing. The default is a sixteenth of the memory that is granted, at most
+        2 GiB. Granted is the machine's memory, or the limit of the cgroup (such as a container) if
+        that is less. More than a quarter of the granted memory is never kept, nor more than a 32nd
+        of what RLIMIT_AS and RLIMIT_DATA leave to the process. ``show_config()`` shows the limit in
+        effect.
 
     Raises
     ------

@@ -192,7 +192,7 @@ class Moments:
         Parameters
         ----------
         x : array_like
-            float32 or float64, or converted as in `forward`.
+            Of any dtype that `batch_norm` takes.
         axis : int or tuple of int
             The channels', as in `moments`: `x` has the shape of `mean` there.
         ddof : int
@@ -201,7 +201,8 @@ class Moments:
             Finite and >= 0, added to the variance. Constant channels do not need it: they give
             ``x - mean``, which is exactly 0 where `x` has the constant.
         out : numpy.ndarray, optional
-            Receives the result: x's shape and dtype, C-contiguous, writable. It may be `x` itself.
+            An array to store the result in, of x's shape and dtype, C-contiguous and writable. It
+            may be `x` itself.
 
         Returns
         -------
@@ -320,19 +321,19 @@ def moments_of(cache):
 def moments(x, axis=1, where=None):
     """Return count, mean and squared deviations of each channel of `x`, to be merged with others.
 
-    They are as exact as those that `batch_norm` normalizes with. Each merge rounds: ``sum`` of the
-    moments of k pieces of an array differs from those of the whole by 2.3e-16 * k at most, relative
-    to ``abs(mean) + std`` in the mean, and to ``m2 * (1 + abs(mean) / std)`` in m2. Usually it is
-    much less: 1e-14 for a thousand pieces around 0.
+    They are as exact as those that `batch_norm` normalizes with. Each merge rounds. The ``sum`` of
+    the moments of k pieces differs from the moments of the whole by at most 2.3e-16 * k, relative
+    to ``abs(mean) + std`` in the mean, and to ``m2 * (1 + abs(mean) / std)`` in m2. Usually the
+    difference is much smaller: 1e-14 for a thousand pieces around 0.
 
     Parameters
     ----------
     x : array_like
-        At least 1 dimension; float32 or float64, or converted as in `batch_norm`.
+        At least 1 dimension; of any dtype that `batch_norm` takes.
     axis : int or tuple of int
         The channel axis, or several adjacent ones.
     where : array_like of bool, optional
-        The values that count, as in `forward`; ``~np.isnan(x)`` leaves out what is missing. The
+        The values that count, as in `batch_norm`; ``~np.isnan(x)`` leaves out what is missing. All
         others are never read.
 
     Returns

@@ -45,19 +45,19 @@ class LayerNorm(_TrailingNorm):
     affine : bool
         Whether there are a gamma and a beta.
     bias : bool
-        False: a gamma without beta.
+        False leaves out beta.
     dtype : dtype
-        Of the parameters, float16, bfloat16, float32 or float64.
+        The dtype of the parameters: float16, bfloat16, float32 or float64.
 
     Attributes
     ----------
     normalized_shape : tuple of int
     gamma, beta : numpy.ndarray or None
-        Of that shape, at first 1 and 0. Update them in place or assign new ones.
+        Of shape `normalized_shape`, initially 1 and 0. Update them in place or assign new ones.
     dgamma, dbeta : numpy.ndarray or None
         Their gradients, from the last `backward`.
     cache : Cache or None
-        That of the last call, if it was one in training.
+        What the last call kept for `backward`; None if that call was in inference.
 
     Raises
     ------
@@ -102,18 +102,18 @@ class RMSNorm(_TrailingNorm):
     affine : bool
         Whether there is a gamma.
     dtype : dtype
-        Of the parameter, float16, bfloat16, float32 or float64.
+        The dtype of the parameter: float16, bfloat16, float32 or float64.
 
     Attributes
     ----------
     normalized_shape : tuple of int
     gamma : numpy.ndarray or None
-        Of that shape, at first 1. Update it in place or assign a new one.
+        Of shape `normalized_shape`, initially 1. Update it in place or assign a new one.
     dgamma : numpy.ndarray or None
         Its gradient, from the last `backward`.
     beta, dbeta : None
     cache : Cache or None
-        That of the last call, if it was one in training.
+        What the last call kept for `backward`; None if that call was in inference.
 
     Raises
     ------
@@ -162,23 +162,23 @@ class GroupNorm(ChannelLayer):
     affine : bool
         Whether there are a gamma and a beta.
     bias : bool
-        False: a gamma without beta.
+        False leaves out beta.
     activation : None, str or tuple
-        What the result goes through at last, as in `cybn.batch_norm`: ``"relu"``, ``"relu6"``,
+        Applied to the result, as in `cybn.batch_norm`: ``"relu"``, ``"relu6"``,
         ``("leaky_relu", slope)``, ``"hardswish"`` or ``"silu"``.
     dtype : dtype
-        Of the parameters, float16, bfloat16, float32 or float64.
+        The dtype of the parameters: float16, bfloat16, float32 or float64.
 
     Attributes
     ----------
     gamma, beta : numpy.ndarray or None
-        Shape (C,), at first 1 and 0. Update them in place or assign new ones.
+        Shape (C,), initially 1 and 0. Update them in place or assign new ones.
     dgamma, dbeta : numpy.ndarray or None
         Their gradients, from the last `backward`.
     dresidual : numpy.ndarray or None
         The gradient of the residual, from the last `backward`.
     cache : Cache or None
-        That of the last call, if it was one in training.
+        What the last call kept for `backward`; None if that call was in inference.
 
     Raises
     ------
@@ -246,29 +246,29 @@ class InstanceNorm(TrackingLayer):
     affine : bool
         Whether there are a gamma and a beta.
     bias : bool
-        False: a gamma without beta.
+        False leaves out beta.
     track_running_stats : bool
         Whether there are running averages. Without them inference, too, uses each sample's own.
     activation : None, str or tuple
-        What the result goes through at last, as in `cybn.batch_norm`: ``"relu"``, ``"relu6"``,
+        Applied to the result, as in `cybn.batch_norm`: ``"relu"``, ``"relu6"``,
         ``("leaky_relu", slope)``, ``"hardswish"`` or ``"silu"``.
     dtype : dtype
-        Of the parameters and running averages, float16, bfloat16, float32 or float64.
+        The dtype of the parameters and running averages: float16, bfloat16, float32 or float64.
 
     Attributes
     ----------
     gamma, beta : numpy.ndarray or None
-        Shape (C,), at first 1 and 0. Update them in place or assign new ones.
+        Shape (C,), initially 1 and 0. Update them in place or assign new ones.
     dgamma, dbeta : numpy.ndarray or None
         Their gradients, from the last `backward`.
     dresidual : numpy.ndarray or None
         The gradient of the residual, from the last `backward`.
     running_mean, running_var : numpy.ndarray or None
-        Shape (C,), at first 0 and 1.
+        Shape (C,), initially 0 and 1.
     num_batches_tracked : int
         How many batches went into the running averages.
     cache : Cache or None
-        That of the last call, if it was one in training.
+        What the last call kept for `backward`; None if that call was in inference.
 
     Raises
     ------

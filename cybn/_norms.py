@@ -20,7 +20,7 @@ def layer_norm(x, gamma=None, beta=None, *, axis=-1, eps=1e-5, out=None):
     Parameters
     ----------
     x : array_like
-        float32 or float64, or converted as in `batch_norm`.
+        Of any dtype that `batch_norm` takes.
     gamma, beta : array_like, optional
         Of the shape of the normalized axes, or as ``keepdims=True`` leaves it; of any of
         x's dtypes, and integers are converted as `x` is. None means 1 and 0.
@@ -72,7 +72,7 @@ def rms_norm(x, gamma=None, *, axis=-1, eps=1e-5, out=None):
     Parameters
     ----------
     x : array_like
-        float32 or float64, or converted as in `batch_norm`.
+        Of any dtype that `batch_norm` takes.
     gamma : array_like, optional
         Of the shape of the normalized axes, or as ``keepdims=True`` leaves it; of any of
         x's dtypes, and integers are converted as `x` is. None means 1.
@@ -127,8 +127,7 @@ def instance_norm(
     Parameters
     ----------
     x : array_like
-        At least 2 dimensions, with the samples on axis 0; float32 or float64, or converted as in
-        `batch_norm`.
+        At least 2 dimensions, with the samples on axis 0; of any dtype that `batch_norm` takes.
     gamma, beta : array_like, optional
         Shape (C,), or (N, C) with a row for each sample, as in adaptive instance normalization
         [2]_, or as ``keepdims=True`` leaves these; of any of x's dtypes, and integers are converted
@@ -138,7 +137,7 @@ def instance_norm(
     eps : float
         Finite and > 0, added to the variance.
     activation : None, str or tuple
-        What `y` goes through at last, as in `batch_norm`.
+        Applied at the end, as in `batch_norm`.
     residual : array_like, optional
         Added before the activation, as in `batch_norm`.
     out : numpy.ndarray, optional
@@ -201,8 +200,7 @@ def group_norm(
     Parameters
     ----------
     x : array_like
-        At least 2 dimensions, with the samples on axis 0; float32 or float64, or converted as in
-        `batch_norm`.
+        At least 2 dimensions, with the samples on axis 0; of any dtype that `batch_norm` takes.
     num_groups : int
         At least 1; it divides C.
     gamma, beta : array_like, optional
@@ -213,7 +211,7 @@ def group_norm(
     eps : float
         Finite and > 0, added to the variance.
     activation : None, str or tuple
-        What `y` goes through at last, as in `batch_norm`.
+        Applied at the end, as in `batch_norm`.
     residual : array_like, optional
         Added before the activation, as in `batch_norm`.
     out : numpy.ndarray, optional

@@ -50,6 +50,28 @@ def for_mask(where, shape, axis):
     return f"; use {used}"
 
 
+def for_keys(state, own):
+    """Of keys that a state lacks: the prefix under which it has them, with arrays that fit."""
+    if not own:
+        return ""
+    first = next(iter(own))
+    keys = [key for key in state if isinstance(key, str) and key.endswith(first)]
+    prefixes = [key.removesuffix(first) for key in keys]
+    fitting = [
+        prefix
+        for prefix in prefixes
+        if all(getattr(state.get(prefix + key), "shape", None) == own[key].shape for key in own)
+    ]
+    return f"; pass prefix={min(fitting, key=len)!r}?" if fitting else ""
+
+
+def for_dtype(dtype, name):
+    """Of an array that holds no numbers."""
+    if dtype.str == "|V2":
+        return f"; if it was bfloat16 before np.save, use {name}.view(ml_dtypes.bfloat16)"
+    return ""
+
+
 def for_value(value, name):
     """Of something that NumPy makes no numbers of, and that may be anything."""
     try:

@@ -50,8 +50,8 @@ def set_num_threads(n):
     Parameters
     ----------
     n : int or None
-        1 to 1024. Results do not depend on it. None takes the setting back: `get_num_threads` says
-        what then decides.
+        From 1 to 1024. Results do not depend on it. None takes the setting back; `get_num_threads`
+        says what decides without it.
 
     Raises
     ------
@@ -71,12 +71,12 @@ def set_num_threads(n):
 
 
 def get_num_threads():
-    """Return the number of threads that a large call from here would use.
+    """Return the number of threads that a large call would use now.
 
-    It is what `num_threads` or `set_num_threads` asked for. Without them it is what OpenMP offers
-    to the calling thread, and unless OMP_NUM_THREADS sets a number, no more than the processors
-    this process may use (affinity) nor its cgroups' quota, rounded up. It is never more than
-    OMP_THREAD_LIMIT.
+    It is what `num_threads` or `set_num_threads` asked for. If neither was called, it is what
+    OpenMP offers to the calling thread. Unless OMP_NUM_THREADS is set, that is limited to the
+    number of processors that this process may use (its affinity), and to the quota of its cgroups,
+    rounded up. It is never more than OMP_THREAD_LIMIT.
 
     Returns
     -------
@@ -105,7 +105,7 @@ def num_threads(n):
     Parameters
     ----------
     n : int
-        1 to 1024. Results do not depend on it.
+        From 1 to 1024. Results do not depend on it.
 
     Raises
     ------
@@ -178,25 +178,32 @@ def show_config(mode="print"):
     Returns
     -------
     dict or None
-        ``version``; ``level``, the CPU level in use; ``levels``, those that were compiled and this
-        machine can run; ``openmp``, whether it was built with OpenMP;
-        ``openmp_library``, the file of the OpenMP library in use; ``openmp_libraries``, those of
-        all that are loaded in this process (Linux only); ``num_threads``. In bytes:
-        ``cache_size``, what calls count on of the last-level cache, and ``cache_size_of_core``,
-        what they count on of a core's second level; ``reported_cache_size`` and
-        ``reported_cache_size_of_core``, what the system says of them, or None;
-        ``kept_memory``, that of freed results, and ``kept_memory_limit``, how much it may be now.
+        None if it was printed. Otherwise a dict with these keys; sizes are in bytes.
+
+        - ``version``: of cybn.
+        - ``level``: the CPU level in use.
+        - ``levels``: the CPU levels that were compiled and that this machine can run.
+        - ``openmp``: whether cybn was built with OpenMP.
+        - ``openmp_library``: the file of the OpenMP library in use.
+        - ``openmp_libraries``: the files of all OpenMP libraries in this process (Linux only).
+        - ``num_threads``: how many threads a large call would use.
+        - ``cache_size``: how much of the last-level cache a call assumes that it can use.
+        - ``reported_cache_size``: the size of that cache as the system reports it, or None.
+        - ``cache_size_of_core``: the same assumption about the second-level cache of a core.
+        - ``reported_cache_size_of_core``: its size as the system reports it, or None.
+        - ``kept_memory``: how much memory of freed results is kept for new ones.
+        - ``kept_memory_limit``: how much may be kept now.
 
     Raises
     ------
     ValueError
-        If `mode` is neither.
+        If `mode` is neither "print" nor "dict".
 
     Notes
     -----
-    Of the last level a call counts on the share of the processors that this process may use, or
-    8 MiB if that is more, but on no more than 32 MiB: what the system reports is often shared with
-    others. The environment variable CYBN_CACHE_SIZE, such as ``16M``, sets it.
+    The last-level cache is often shared with other processes. So a call assumes that it can use the
+    share of the processors that this process may run on, or 8 MiB if that is more, but never more
+    than 32 MiB. The environment variable CYBN_CACHE_SIZE, such as ``16M``, sets another size.
 
     Examples
     --------

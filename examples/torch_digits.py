@@ -1,15 +1,11 @@
 """
-PyTorch networks with cybn's batch norm
-=======================================
+PyTorch networks with and without cybn
+======================================
 
-A small dense and a small convolutional network learn scikit-learn's digits, as they are, converted,
-and fused. ``python examples/torch_digits.py`` prints their accuracies, and whether the norms have
-the same digits with one and with two threads; it leaves a picture in the folder ``results``.
-
-.. image:: /images/torch_digits.png
-
-The accuracies are equal. With two threads instead of one, PyTorch's norms have other digits, and
-those of cybn the same.
+A small dense and a small convolutional network learn scikit-learn's digits: as they are, converted
+by ``cybn.torch.convert``, and fused. ``python examples/torch_digits.py`` prints their accuracies,
+and whether the norms have the same digits with one and with two threads. It leaves a picture in the
+folder ``results``.
 """
 
 # sphinx_gallery_thumbnail_path = "images/torch_digits.png"

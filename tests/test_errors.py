@@ -101,6 +101,22 @@ def test_x_without_dimensions(value):
     assert_forward_refuses(ValueError, r"\bx\b", x=value, out=None)
 
 
+def test_one_row_or_one_column():
+    """An array of one dimension, with the default axis 1."""
+    row = floats(3)
+    for norm in cybn.batch_norm, cybn.BatchNorm(3), cybn.moments:
+        with pytest.raises(
+            ValueError, match=r"axis: .* shape \(3,\), got 1; use x\[None\] for one"
+        ):
+            norm(row)
+
+
+def test_gradient_and_cache_in_the_wrong_order():
+    dy, cache = cybn.batch_norm(floats(4, 3))
+    with pytest.raises(TypeError, match=r"cache: .* got ndarray; use \(dy, cache\)"):
+        cybn.backward(cache, dy)
+
+
 @pytest.mark.parametrize("shape", [(1, 3), (1, 3, 1, 1), (3, 1), (3,)])
 def test_one_value_a_channel_in_training(shape):
     axis = 0 if shape[0] == 3 else 1

@@ -117,6 +117,11 @@ REFUSED = [
         ValueError,
         "bn: expected a layer with track_running_stats=True",
     ),
+    (
+        {"bn": cybn.BatchNorm(6, activation="relu").eval()},
+        ValueError,
+        r"bn: expected a layer without activation, got 'relu'.*set bn\.activation = None",
+    ),
     ({"axis": 1}, ValueError, r"weight: expected 6 output .* 1, got shape \(6, 4\); .*pass axis=0"),
     ({"weight": np.ones((4, 6))}, ValueError, r"weight: .*pass axis=-1"),
     ({"weight": np.ones((4, 5))}, ValueError, r"weight: .* got shape \(4, 5\)$"),

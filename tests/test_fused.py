@@ -173,6 +173,15 @@ def test_three_are_unpacked(rng):
     assert cybn.backward(y, cybn.batch_norm(x)[1]).dresidual is None
 
 
+def test_one_array_for_two_gradients(rng):
+    """dy may receive one of them, not both."""
+    x, residual = rng.normal(size=(2, 8, 3))
+    dy, cache = cybn.batch_norm(x, residual=residual)
+    for out in dy, np.empty_like(x):
+        with pytest.raises(ValueError, match="out: expected memory of its own"):
+            cybn.backward(dy, cache, out=out, residual_out=out)
+
+
 def test_silu_over_its_range():
     """Against longdouble: half an ulp of float32, and 4 of float64."""
     v = np.concatenate([np.linspace(-760, 760, 200_001), np.linspace(-3, 3, 100_001)])

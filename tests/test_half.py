@@ -366,8 +366,12 @@ def test_state_of_bfloat16_in_a_file(tmp_path):
     np.savez(tmp_path / "state", **layer.state_dict())
     with np.load(tmp_path / "state.npz") as file:
         state = dict(file)
-    with pytest.raises(TypeError, match="weight"):
+    with pytest.raises(
+        TypeError, match=r"state\['weight'\]: .* use .*\.view\(ml_dtypes\.bfloat16\)"
+    ):
         layer.load_state_dict(state)
+    with pytest.raises(TypeError, match=r"x: .* use x\.view\(ml_dtypes\.bfloat16\)"):
+        cybn.layer_norm(state["weight"])
     layer.load_state_dict({key: value.view(BFLOAT16) for key, value in state.items()})
 
 

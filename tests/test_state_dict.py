@@ -238,6 +238,7 @@ def test_prefix_and_the_layers_around_batch_norm(rng):
     [
         ("", ValueError, r"state: unknown key 7, bn1, bn1\.bias, .*, bn10\.weight, "),
         ("bn1", ValueError, r"state: missing key bn1weight, bn1bias, .*; pass prefix='bn1\.'\?"),
+        ("bn", ValueError, r"state: missing key bnweight, bnbias, .*; pass prefix='bn1\.'\?"),
         ("bn2.", ValueError, r"state: missing key bn2\.weight, [^;]*$"),
         ("bn10.", ValueError, r"state\['bn10\.weight'\]: expected shape \(3,\)"),
         (None, TypeError, "prefix: expected a str, got NoneType"),
@@ -249,6 +250,14 @@ def test_prefix_that_does_not_fit(rng, prefix, error, match):
     if prefix == "":
         model |= trained_layer(rng).state_dict()
     assert_refused(rng, model, error, match, prefix)
+
+
+def test_prefix_that_is_missing(rng):
+    """Of the layers of a model the error names the one whose arrays have the shapes."""
+    linear = {"0.weight": np.ones((3, 5)), "0.bias": np.ones(3)}
+    model = linear | {f"1.{key}": value for key, value in trained_layer(rng).state_dict().items()}
+    assert_refused(rng, model, ValueError, r"state: missing key .*; pass prefix='1\.'\?$")
+    assert_refused(rng, linear, ValueError, "state: missing key [^;]*$")
 
 
 def test_unknown_key_behind_the_prefix(rng):
