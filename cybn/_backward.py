@@ -7,7 +7,7 @@ from numpy import empty  # a look-up less in each small call
 
 from ._cache import Cache, Gradients
 from ._checks import insist
-from ._geometry import as_input, check_out, check_written, is_plain
+from ._geometry import as_input, as_residual, check_out, check_written, is_plain
 from ._memory import empty_like
 from ._normalize import Arrays
 from ._runtime import kernels, schedule
@@ -117,9 +117,11 @@ def _check(arrays, cache):
     written = {"out": arrays.out}
     read = {"dy": source, "cache.x": x, "cache.where": cache._where, "cache": cache._saved}
     if arrays.third is not None:
-        read["cache's residual or y"] = arrays.third
+        kept = "cache's residual or y"
+        read[kept] = arrays.third
+        arrays.third = as_residual(arrays.third, kept, x)
         check_out(arrays.dresidual, x, "residual_out", cache._residual_dtype)
         written = {"out": arrays.out, "residual_out": arrays.dresidual}
-    check_written(written, read, may_be=given)
+    check_written(written, read, may_be="dy")
     arrays.out = np.asarray(arrays.out)
     arrays.dresidual = None if arrays.dresidual is None else np.asarray(arrays.dresidual)

@@ -119,15 +119,18 @@ static const Activation ACTIVATIONS[] = {
 };
 #define ACTIVATION_COUNT ((int)(sizeof ACTIVATIONS / sizeof *ACTIVATIONS))
 
-/* Those without functions of their own, inlined into the loops: a call costs as much as they do. */
-static inline void activate(double *v, size_t n, const Activation *a, double slope) {
+/* Those without functions of their own, inlined into the loops: a call costs as much as they do.
+ * What is stored as -0.0, from `lowest` on, stays that, as if it had been stored before. */
+static inline void activate(
+    double *v, size_t n, const Activation *a, double slope, double lowest
+) {
     if (a->value) {
         a->value(v, n, slope);
         return;
     }
     for (size_t i = 0; i < n; i++) {
         double result = v[i] > a->highest ? a->highest : v[i];
-        v[i] = v[i] < 0 ? 0 : result;
+        v[i] = v[i] < lowest ? 0 : result;
     }
 }
 

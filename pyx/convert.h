@@ -172,6 +172,10 @@ static inline void put_double(double *to, double v) { *to = v; }
         (to)[i] = _Generic(*(from), EACH(get), unsigned char: get_byte)((from) + i); \
 } while (0)
 
+/* The lowest value that is stored as -0.0. */
+#define lowest_zero(like) _Generic( \
+    *(like), float: -0x1p-150, double: -0.0, float16: -0x1p-25, bfloat16: -0x1p-134)
+
 /* Round n values to the storage type. They are streamed by two registers or four, for which `to`
  * has to be aligned; what is left over is stored. */
 #define narrow(from, to, n, streams) do { \

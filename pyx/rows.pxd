@@ -28,6 +28,7 @@ cdef extern from "convert.h" nogil:
     double difference(double a, double b) noexcept
     void widen(const void* values, double* to, size_t n) noexcept   # of any `real`, or a Mask
     void narrow(const double* values, void* to, size_t n, bint stream) noexcept     # to any
+    double lowest_zero(const void* like) noexcept
 
 cdef extern from "activations.h" nogil:
     ctypedef struct Activation:
@@ -35,7 +36,8 @@ cdef extern from "activations.h" nogil:
         bint by_result, has_slope
     const Activation* ACTIVATIONS
     int ACTIVATION_COUNT
-    void activate(double* v, size_t n, const Activation* activation, double slope) noexcept
+    void activate(
+        double* v, size_t n, const Activation* activation, double slope, double lowest) noexcept
     void differentiate_activation(
         const double* w, double* g, size_t n, const Activation* activation, double slope) noexcept
 
@@ -107,7 +109,7 @@ cdef inline void finish(
         for j in range(n):
             values[j] += residual[j]
     if fused.activation != NULL:
-        activate(values, n, fused.activation, fused.slope)
+        activate(values, n, fused.activation, fused.slope, lowest_zero(x))
 
 
 cdef inline void go_back(
