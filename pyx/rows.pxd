@@ -264,10 +264,10 @@ cdef inline void differentiate(
 
 
 cdef inline void scale(double* x, const double* dy, Py_ssize_t n, Coefficients k) noexcept nogil:
-    """x becomes dy * scale."""
+    """x becomes dy * scale, without -0.0, as where nothing follows the norm."""
     cdef Py_ssize_t j
     for j in range(n):
-        x[j] = dy[j] * k.first[j * k.step + 3 * k.apart]
+        x[j] = dy[j] * k.first[j * k.step + 3 * k.apart] + 0.0
 
 
 cdef inline void clear(double* values, Py_ssize_t n, Mask mask) noexcept nogil:
