@@ -210,7 +210,11 @@ def fused_cases(rng):
                 label = "no" if kind is None else np.dtype(kind)
                 of = f"{activation}, {label} residual"
                 if kind is not None or activation is not None:
-                    yield f"{name}, {np.dtype(dtype)}, {of}", digest_of_fused(activation, kind), typed
+                    yield (
+                        f"{name}, {np.dtype(dtype)}, {of}",
+                        digest_of_fused(activation, kind),
+                        typed,
+                    )
 
 
 def digests(thread_counts):

@@ -53,9 +53,9 @@ def after(activation, y):
     """The activation of a stored norm: -0.0 and NaN stay."""
     values = values_of(y)
     values = np.where(values < 0, 0.0, values)
-    return np.where(values > 6, 6.0, values).astype(y.dtype) if activation == "relu6" else (
-        values.astype(y.dtype)
-    )  # fmt: skip
+    if activation == "relu6":
+        values = np.where(values > 6, 6.0, values)
+    return values.astype(y.dtype)
 
 
 def assert_same_bits(one, other):

@@ -51,8 +51,9 @@ def drawn(rng, shape, axis, dtype, training, with_residual, masked):
         "axis": axis,
     }
     if with_residual:
-        of_float = dtype.itemsize == 2 and rng.integers(2)
-        arguments["residual"] = rounded(rng.normal(size=shape), np.dtype("f4") if of_float else dtype)
+        beside = dtype.itemsize == 2 and rng.integers(2)
+        kind = np.dtype(np.float32) if beside else dtype
+        arguments["residual"] = rounded(rng.normal(size=shape), kind)
     if masked:
         lengths = list(shape)
         lengths[axis] = 1
@@ -228,7 +229,7 @@ def test_gradients_by_differences_of_the_textbook(rng, activation, dtype, traini
 def test_gradients_by_differences_with_a_mask(rng, activation, training):
     """Of cybn's own values in float64; what is left out has no influence, and no gradient."""
     arguments, dy = drawn(rng, (5, 3, 4), 1, np.dtype("f8"), training, True, True)
-    arguments |= {"gamma": arguments["gamma"].astype(float), "beta": arguments["beta"].astype(float)}
+    arguments |= {name: arguments[name].astype(float) for name in ("gamma", "beta")}
     statistics = arguments.pop("running_mean"), arguments.pop("running_var")
 
     def forward(activation):
@@ -239,8 +240,6 @@ def test_gradients_by_differences_with_a_mask(rng, activation, training):
     gradients = cybn.backward(dy, forward(activation)[1])
     names = "x", "gamma", "beta", "residual"
     for name, gradient in zip(names, (*gradients, gradients.dresidual), strict=True):
-        numerical = numerical_gradient(
-            lambda: np.sum(forward(activation)[0] * dy), arguments[name]
-        )
+        numerical = numerical_gradient(lambda: np.sum(forward(activation)[0] * dy), arguments[name])
         # In float64 the rounding of the loss, 1e-14, over h is 1e-8.
         np.testing.assert_allclose(gradient, numerical, atol=1e-6, err_msg=name)
