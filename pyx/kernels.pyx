@@ -42,10 +42,6 @@ from maps cimport map_pass
 from phases cimport arithmetic, plain_arithmetic, restore_arithmetic, run_phases
 from plan cimport Plan, Shape, keep_columns, make_plan, plan_map
 from rows cimport (
-    ACTIVATION_COUNT, ACTIVATIONS, THREAD_SCRATCH, Activation, Fused, Mask, real,
-    thread_scratch,
-)
-from rows cimport (
     ACTIVATION_COUNT, ACTIVATIONS, THREAD_SCRATCH, Activation, Fused, Mask, bfloat16, float16,
     narrow, real, thread_scratch, widen,
 )
