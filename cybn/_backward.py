@@ -7,7 +7,7 @@ from numpy import empty  # a look-up less in each small call
 
 from ._cache import Cache, Gradients
 from ._checks import insist
-from ._geometry import as_input, check_out, check_written, is_plain
+from ._geometry import as_input, as_residual, check_out, check_written, is_plain
 from ._memory import empty_like
 from ._normalize import Arrays
 from ._runtime import kernels, schedule
@@ -113,6 +113,8 @@ def _residual_out(cache, residual_out):
         )
     if residual_out is None:
         return empty_like(cache._third, cache._residual_dtype)
+    # The kernels take either dtype that a residual may have.
+    check_out(residual_out, cache.x, "residual_out", cache._residual_dtype)
     return residual_out
 
 
@@ -127,9 +129,10 @@ def _check(arrays, cache):
     written = {"out": arrays.out}
     read = {"dy": source, "cache.x": x, "cache.where": cache._where, "cache": cache._saved}
     if arrays.third is not None:
-        read["cache's residual or y"] = arrays.third
-        check_out(arrays.dresidual, x, "residual_out", cache._residual_dtype)
+        kept = "cache's residual or y"
+        read[kept] = arrays.third
+        arrays.third = as_residual(arrays.third, kept, x)
         written = {"out": arrays.out, "residual_out": arrays.dresidual}
-    check_written(written, read, may_be=given)
+    check_written(written, read, may_be="dy")
     arrays.out = np.asarray(arrays.out)
     arrays.dresidual = None if arrays.dresidual is None else np.asarray(arrays.dresidual)

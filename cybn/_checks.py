@@ -78,7 +78,7 @@ def checked_slope(slope):
     slope = _as_float(slope, "activation")
     if not 0 <= slope < math.inf:
         raise ValueError(f"activation: expected a finite slope >= 0, got {slope}")
-    return slope
+    return slope + 0.0  # -0.0 is 0, as it is to the cache of settings
 
 
 def _as_float(value, name):

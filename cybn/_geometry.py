@@ -303,8 +303,8 @@ def check_out(out, like, name="out", dtype=None):
 def check_written(written, others, may_be=None):
     """Raise unless arrays are writable and share no memory, one with another or with `others`.
 
-    Both are dicts, from names; in `others` anything that is no array is passed over. Only `may_be`
-    may be written to though it is read, itself or all of its memory, as the same dtype.
+    Both are dicts, from names; in `others` anything that is no array is passed over. Only the one
+    named `may_be` may be written to though it is read, itself or all of its memory.
     """
     for name, array in written.items():
         if not array.flags.writeable:
@@ -314,8 +314,8 @@ def check_written(written, others, may_be=None):
     others = {name: array for name, array in others.items() if isinstance(array, np.ndarray)}
     for name, array in written.items():
         for other_name, other in (others | written).items():
-            may = other is may_be and other_name not in written and _same_memory(array, other)
-            if other_name != name and not may and np.shares_memory(array, other):
+            allowed = other_name == name or (other_name == may_be and _same_memory(array, other))
+            if not allowed and np.shares_memory(array, other):
                 raise ValueError(
                     f"{name}: expected memory of its own, got overlap with {other_name}; use a copy"
                 )

@@ -60,7 +60,7 @@ def normalize(given, arrays, geometry, settings, mask=None, counters=None):
     if residual is not None:
         cache._residual_dtype = arrays.third.dtype
         if settings.by_result:
-            cache._third = y
+            cache._third = arrays.out  # a plain array even if y is of a subclass
     return y, cache
 
 
@@ -80,7 +80,7 @@ def _check(given, arrays, mask, geometry, training):
     running = {"running_mean": arrays.running_mean, "running_var": arrays.running_var}
     check_running(*running.values(), geometry, read if training else None)
     check_out(arrays.out, x)
-    check_written({"out": arrays.out}, read | running, may_be=None if training else given)
+    check_written({"out": arrays.out}, read | running, may_be=None if training else "x")
 
 
 def _normalize_checked(arrays, geometry, settings, way, counters):

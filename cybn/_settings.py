@@ -28,11 +28,18 @@ def _settings_of(training, momentum, eps, centered, activation):
 
 def checked_activation(activation):
     """Return the name of an activation, or None, and its slope below 0."""
-    if activation is None or (isinstance(activation, str) and activation in ACTIVATIONS):
-        return activation, 0.0
+    if activation is None:
+        return None, 0.0
+    if isinstance(activation, str) and activation in ACTIVATIONS:
+        return _plain(activation), 0.0
     if isinstance(activation, tuple) and len(activation) == 2:
         name, slope = activation
         if isinstance(name, str) and name in kernels.WITH_SLOPE:
-            return name, checked_slope(slope)
+            return _plain(name), checked_slope(slope)
     error = ValueError if isinstance(activation, (str, tuple)) else TypeError
     raise error(f"activation: expected {EXPECTED}, got {activation!r}")
+
+
+def _plain(name):
+    """Return a name as a str, which that of NumPy or of an enumeration is not."""
+    return next(known for known in kernels.ACTIVATION_NAMES if known == name)

@@ -26,10 +26,11 @@ typedef struct {
     void (*differentiate)(const double *w, double *g, size_t n, const Limits *limits);
 } Activation;
 
-static inline void clip(double *v, size_t n, double highest) {
+/* What is stored as -0.0 stays that, as if it had been stored before. */
+static inline void clip(double *v, size_t n, double highest, double low) {
     for (size_t i = 0; i < n; i++) {
         double result = v[i] > highest ? highest : v[i];
-        v[i] = v[i] < 0 ? 0 : result;
+        v[i] = v[i] < -low ? 0 : result;
     }
 }
 
@@ -40,7 +41,9 @@ static inline void clip_back(const double *w, double *g, size_t n, double low, d
     }
 }
 
-static void clipped(double *v, size_t n, const Limits *limits) { clip(v, n, limits->highest); }
+static void clipped(double *v, size_t n, const Limits *limits) {
+    clip(v, n, limits->highest, limits->low);
+}
 
 static void clipped_back(const double *w, double *g, size_t n, const Limits *limits) {
     clip_back(w, g, n, limits->low, limits->high);

@@ -21,11 +21,12 @@ cdef inline void go_back_to_norm(
 ) noexcept nogil:
     """Make of the loss's gradient with respect to y that of the norm; it is the residual's, too."""
     cdef Py_ssize_t place = out - <real*>fused.out
-    cdef char* dresidual = fused.dresidual + bytes_of(x, fused.dresidual_is_float, place)
+    cdef char* dresidual
     go_back(x, values, g, n, fused, how, place, k.first, k.first + 3 * k.apart,
             k.first + 4 * k.apart, k.step)
     if how == CLIPPED or fused.dresidual == NULL:
         return
+    dresidual = fused.dresidual + bytes_of(x, fused.dresidual_is_float, place)
     if mask != NULL:
         clear(g, n, mask)
     if fused.dresidual_is_float:

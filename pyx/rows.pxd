@@ -41,7 +41,7 @@ cdef extern from "activations.h" nogil:
             const double* w, double* g, size_t n, const Limits* limits) noexcept nogil
     const Activation* ACTIVATIONS
     int ACTIVATION_COUNT
-    void clip(double* v, size_t n, double highest) noexcept
+    void clip(double* v, size_t n, double highest, double low) noexcept
     void clip_back(const double* w, double* g, size_t n, double low, double high) noexcept
 
 ctypedef fused real:
@@ -119,7 +119,7 @@ cdef inline void finish(
         for j in range(n):
             values[j] += residual[j]
     if how != 0:
-        clip(values, n, fused.limits.highest)
+        clip(values, n, fused.limits.highest, fused.limits.low)
     elif fused.activation != NULL:
         fused.activation.value(values, n, &fused.limits)
 
@@ -279,10 +279,10 @@ cdef inline void differentiate(
 
 
 cdef inline void scale(double* x, const double* dy, Py_ssize_t n, Coefficients k) noexcept nogil:
-    """x becomes dy * scale."""
+    """x becomes dy * scale, without -0.0, as where nothing follows the norm."""
     cdef Py_ssize_t j
     for j in range(n):
-        x[j] = dy[j] * k.first[j * k.step + 3 * k.apart]
+        x[j] = dy[j] * k.first[j * k.step + 3 * k.apart] + 0.0
 
 
 cdef inline void clear(double* values, Py_ssize_t n, Mask mask) noexcept nogil:

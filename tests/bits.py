@@ -13,7 +13,7 @@ import hashlib
 import json
 import sys
 from dataclasses import fields, replace
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from cases import DTYPES, SHAPES, make_case, tracked
 from halves import BFLOAT16, HALVES, nearest
 from norms import SHAPES as NORM_SHAPES
 from norms import build_norm_case, run_cybn
+from reference_fused import ACTIVATIONS
 
 import cybn
 
@@ -68,6 +69,10 @@ OUTLIER_NORM_SHAPES = (
     *("layer, sequences", "group NCHW", "conditional NHWC", "large layer", "large group NHWC"),
     *("large conditional NHWC", "large masked N, C"),
 )
+FUSED_SHAPES = (
+    *("N, C", "NCHW", "NHWC", "channel inside", "long rows"),
+    *("large NCHW", "large NHWC", "large N, C"),
+)
 
 
 class Draws(np.random.Generator):
@@ -108,6 +113,37 @@ def digest_of_batch_norm(case):
         results += [y, cache.mean, cache.var, cache.invstd, *running, *gradients]
     moments = cybn.moments(case.x, case.axis)
     return digest(*results, moments.mean, moments.m2)
+
+
+def digest_of_fused(activation, kind):
+    """Return as `digest_of_batch_norm` what digests a fused call; `kind` is the residual's dtype.
+
+    The third time every third sample is left out.
+    """
+
+    def digest_of(case):
+        residual = None
+        if kind is not None:  # other values than x's, of the same draw
+            residual = case.dy[..., ::-1].astype(kind)
+        results = []
+        for training, masked in ((True, False), (False, False), (True, True)):
+            where = np.arange(case.x.shape[0]).reshape(-1, *[1] * (case.x.ndim - 1)) % 3 < 2
+            running = case.running_mean.copy(), case.running_var.copy()
+            y, cache = cybn.batch_norm(
+                case.x,
+                3 * case.gamma,
+                case.beta,
+                activation=activation,
+                residual=residual,
+                where=where if masked and len(where) > 2 else None,
+                **tracked(running),
+                **(case.options | {"training": training}),
+            )
+            gradients = cybn.backward(case.dy, cache)
+            results += [y, *gradients, gradients.dresidual]
+        return digest(*results)
+
+    return digest_of
 
 
 def digest_of_norm(case):
@@ -158,11 +194,35 @@ def half_cases(rng):
             yield f"{name}, {dtype}", digest_of_norm, typed
 
 
+def fused_cases(rng):
+    """Yield as `all_cases` each activation, without and with a residual, drawn apart again."""
+    for name in FUSED_SHAPES:
+        shape, axis = (SHAPES | LARGE_SHAPES)[name]
+        case = make_case(rng, shape, axis, np.float64)
+        for dtype in (*DTYPES, *HALVES.values()):
+            rounded = nearest if dtype in HALVES.values() else np.ndarray.astype
+            typed = replace(case, x=rounded(case.x, dtype), dy=rounded(case.dy, dtype))
+            kinds = [None, dtype] if dtype in DTYPES else [None, dtype, np.float32]
+            some = product(ACTIVATIONS, kinds)
+            if name in LARGE_SHAPES:  # these take long
+                some = product(("relu", "silu"), [dtype])
+            for activation, kind in some:
+                label = "no" if kind is None else np.dtype(kind)
+                of = f"{activation}, {label} residual"
+                if kind is not None or activation is not None:
+                    yield (
+                        f"{name}, {np.dtype(dtype)}, {of}",
+                        digest_of_fused(activation, kind),
+                        typed,
+                    )
+
+
 def digests(thread_counts):
     """Return the digest of all inputs, and for each thread count those of all cases by name."""
     inputs = hashlib.sha256()
     results = {count: {} for count in thread_counts}
-    cases = chain(all_cases(Draws(np.random.PCG64(0))), half_cases(Draws(np.random.PCG64(16))))
+    kinds_of_cases = (all_cases, 0), (half_cases, 16), (fused_cases, 2)
+    cases = chain(*(each(Draws(np.random.PCG64(seed))) for each, seed in kinds_of_cases))
     for name, digest_of, case in cases:
         for field in fields(case):
             value = getattr(case, field.name)

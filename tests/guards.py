@@ -11,7 +11,8 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from cases import DTYPES, MEMORY, SHAPES, make_case, run_cybn
+from cases import DTYPES, MEMORY, SHAPES, make_case, run_cybn, tracked
+from halves import HALVES
 from memory import guarded
 from norms import SHAPES as NORM_SHAPES
 from norms import make_norm_case
@@ -22,6 +23,7 @@ from ways import force_schedule
 import cybn
 import cybn._functional
 
+FUSED_SHAPES = [SHAPES[name] for name in ("N, C", "NCHW", "RGB NHWC", "rows less one", "NHWC")]
 WAYS = [(*memory, *rest) for memory, *rest in product(MEMORY, [0, 1 << 40], [1, 3])]
 
 
@@ -51,6 +53,39 @@ def run_guarded_norm(case, before):
             },
         )
     )
+
+
+def run_guarded_fused(fused, before):
+    """As `run_guarded`, with an activation and a residual, or None, of any dtype it may have."""
+    case, activation, residual = fused
+    running = [array.copy() for array in (case.running_mean, case.running_var)]
+    x, dy, out, dx = (
+        None if array is None else guarded(array, before)
+        for array in (case.x, case.dy, np.zeros_like(case.x), np.zeros_like(case.x))
+    )
+    options, receiver = {"activation": activation, "out": out}, {}
+    if residual is not None:
+        options["residual"] = guarded(residual, before)
+        receiver["residual_out"] = guarded(np.zeros_like(residual), before)
+    y, cache = cybn.batch_norm(
+        x, case.gamma, case.beta, **options, **tracked(running), **case.options
+    )
+    gradients = cybn.backward(dy, cache, out=dx, **receiver)
+    arrays = y, *gradients, gradients.dresidual
+    return [None if array is None else array.astype(np.float64) for array in arrays]
+
+
+def fused_cases(rng):
+    """One of each kind that has a loop of its own: what y decides, what x does, no activation."""
+    for (shape, axis), training in product(FUSED_SHAPES, (True, False)):
+        case = make_case(rng, shape, axis, np.float64, training=training)
+        added = rng.normal(size=shape)
+        for dtype in (*HALVES.values(), *DTYPES):
+            typed = replace(case, x=case.x.astype(dtype), dy=case.dy.astype(dtype))
+            kinds = {np.dtype(dtype), np.dtype(np.float32 if dtype in HALVES.values() else dtype)}
+            residuals = [None, *(added.astype(kind) for kind in kinds)]
+            for activation, residual in product((None, "relu6", "silu"), residuals):
+                yield typed, activation, residual
 
 
 @contextmanager
@@ -90,6 +125,8 @@ def main():
     for name, dtype in product(NORM_SHAPES, DTYPES):
         case = make_norm_case(rng, name, dtype)
         assert_same_in_every_way(run_guarded_norm, case, run_norm(case))
+    for fused in fused_cases(rng):
+        assert_same_in_every_way(run_guarded_fused, fused, run_guarded_fused(fused, True))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ NUMERICAL_TESTS = [
     "test_tuple_axes.py",
     "test_moments.py",
     "test_half.py",
+    "test_fused_half.py",
 ]
 
 
