@@ -7,7 +7,7 @@ one that took the cache for any size from 2 to 64 MiB.
 
 import os
 import re
-from pathlib import Path
+from os.path import join
 from typing import NamedTuple
 
 from ._system import read_text
@@ -82,9 +82,11 @@ def _core_share(levels):
 def _read_levels(root, cpu):
     """Return the data caches of a processor, the first level first, or nothing without a second."""
     levels = []
-    for folder in Path(root, f"sys/devices/system/cpu/cpu{cpu}/cache").glob("index*"):
+    folder = join(root, f"sys/devices/system/cpu/cpu{cpu}/cache")
+    indices = os.listdir(folder) if os.path.isdir(folder) else []
+    for index in (name for name in indices if name.startswith("index")):
         number, size, kind, shared = (
-            read_text(folder / name).strip()
+            read_text(join(folder, index, name)).strip()
             for name in ("level", "size", "type", "shared_cpu_list")
         )
         if number in ("1", "2", "3", "4") and kind != "Instruction" and _size(size):

@@ -6,7 +6,7 @@ one. Of a hierarchy often only a part is mounted: in a container, that below its
 """
 
 import re
-from pathlib import Path
+from os.path import join
 
 # What version 1 says for "unlimited" is the largest number of bytes in whole pages.
 UNLIMITED = 1 << 62
@@ -28,9 +28,9 @@ def processors(root="/"):
 
     `root` is the folder in which /proc and /sys are looked for.
     """
-    granted = [read_text(group / "cpu.max") for group in _groups(VERSION_2, root)]
+    granted = [read_text(join(group, "cpu.max")) for group in _groups(VERSION_2, root)]
     granted += [
-        read_text(group / "cpu.cfs_quota_us") + read_text(group / "cpu.cfs_period_us")
+        read_text(join(group, "cpu.cfs_quota_us")) + read_text(join(group, "cpu.cfs_period_us"))
         for group in _groups("cpu", root)
     ]
     pairs = [text.split() for text in granted if re.fullmatch(r"\d+\s+[1-9]\d*\s*", text)]
@@ -40,8 +40,8 @@ def processors(root="/"):
 def memory_limit(root="/"):
     """Return the bytes of memory that the cgroups grant, or None."""
     groups = _groups(VERSION_2, root)
-    files = [group / name for group in groups for name in ("memory.max", "memory.high")]
-    files += [group / "memory.limit_in_bytes" for group in _groups("memory", root)]
+    files = [join(group, name) for group in groups for name in ("memory.max", "memory.high")]
+    files += [join(group, "memory.limit_in_bytes") for group in _groups("memory", root)]
     limits = [int(text) for text in map(read_text, files) if re.fullmatch(r"\d+\s*", text)]
     return min((limit for limit in limits if limit < UNLIMITED), default=None)
 
@@ -55,20 +55,20 @@ def _groups(controller, root):
         names = [name for name in below.split("/") if name]
         if ".." in names:  # outside of what the process's namespace shows
             names = []
-        folder = Path(root, mounted_at.lstrip("/"))
-        groups += [folder.joinpath(*names[:depth]) for depth in range(len(names), -1, -1)]
+        folder = join(root, mounted_at.lstrip("/"))
+        groups += [join(folder, *names[:depth]) for depth in range(len(names), -1, -1)]
     return groups
 
 
 def _own_group(controller, root):
-    lines = re.findall("(?m)^[0-9]+:([^:]*):(.*)", read_text(Path(root, "proc/self/cgroup")))
+    lines = re.findall("(?m)^[0-9]+:([^:]*):(.*)", read_text(join(root, "proc/self/cgroup")))
     own = [group for controllers, group in lines if controller in controllers.split(",")]
     return own[0].rstrip("/") if own else ""
 
 
 def _mounts(controller, root):
     """Return which group each mount of the hierarchy shows at its top, and where it is mounted."""
-    mounts = read_text(Path(root, "proc/self/mountinfo"))
+    mounts = read_text(join(root, "proc/self/mountinfo"))
     line = r"(?m)^\S+ \S+ \S+ (\S+) (\S+) .*?- (cgroup2?) \S* (\S+)$"
     return [
         (_unescaped(top).rstrip("/"), _unescaped(mounted_at))
