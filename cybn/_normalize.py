@@ -60,7 +60,7 @@ def normalize(given, arrays, geometry, settings, mask=None, counters=None):
     if residual is not None:
         cache._residual_dtype = arrays.third.dtype
         if settings.by_result:
-            cache._third = arrays.out  # a plain array even if y is of a subclass
+            cache._third = y
     return y, cache
 
 
