@@ -271,6 +271,17 @@ def test_dy_of_another_dtype_is_written_over_where_that_is_the_residuals():
     assert_same(results, expected)
 
 
+def test_what_is_no_array_is_not_written_over():
+    x, residual, dy = drawn()
+    options = {"residual": residual, "activation": "relu"}
+    with refused(ValueError, r"\bout\b", x):
+        cybn.batch_norm(memoryview(x), out=x, **options, **INFERENCE)
+    _, cache = cybn.batch_norm(x, **options)
+    for name in "out", "residual_out":
+        with refused(ValueError, rf"\b{name}\b", dy):
+            cybn.backward(memoryview(dy), cache, **{name: dy})
+
+
 def test_plain_dx_over_x_is_refused():
     x, _, _ = drawn()
     _, cache = cybn.batch_norm(x)
