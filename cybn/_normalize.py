@@ -67,11 +67,12 @@ def normalize(given, arrays, geometry, settings, mask=None, counters=None):
 def _check(given, arrays, mask, geometry, training):
     """Raise if anything is wrong with the arrays of a call, but for its parameters."""
     x = arrays.x
+    is_array = isinstance(given, np.ndarray)
     residual = arrays.third
     if residual is not None:
         arrays.third = as_residual(residual, "residual", x)
     read = {
-        "x": given if isinstance(given, np.ndarray) else x,
+        "x": given if is_array else x,
         "where": None if mask is None else mask[3],
         "gamma": arrays.gamma,
         "beta": arrays.beta,
@@ -80,7 +81,8 @@ def _check(given, arrays, mask, geometry, training):
     running = {"running_mean": arrays.running_mean, "running_var": arrays.running_var}
     check_running(*running.values(), geometry, read if training else None)
     check_out(arrays.out, x)
-    check_written({"out": arrays.out}, read | running, may_be=None if training else "x")
+    may_be = "x" if is_array and not training else None
+    check_written({"out": arrays.out}, read | running, may_be)
 
 
 def _normalize_checked(arrays, geometry, settings, way, counters):
