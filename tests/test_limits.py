@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+from pathlib import Path
 
 import pytest
 from levels import run_python
@@ -18,7 +19,7 @@ def make_group():
     """Make a cgroup of 300 MiB, in the highest one that lets us, or return None."""
     for version, limit in (("memory", "memory.limit_in_bytes"), (_system.VERSION_2, "memory.max")):
         for group in reversed(_system._groups(version, "/")):
-            own = group / f"cybn-test-{os.getpid()}"
+            own = Path(group, f"cybn-test-{os.getpid()}")
             with contextlib.suppress(OSError):
                 own.mkdir()
                 with contextlib.suppress(OSError):

@@ -76,7 +76,7 @@ def test_backward_after_inference_says_what_to_do(make, infer):
     infer(layer, draw(1))
     advice = r"train\(\).*freeze\(\)" if isinstance(layer, cybn.BatchNorm) else r"train\(\)"
     with refused(
-        ValueError, rf"backward: expected a call.*in inference, which keeps nothing; .*{advice}"
+        ValueError, rf"backward: expected a call.*in inference, which keeps nothing for backward; .*{advice}"
     ):
         layer.backward(draw(2))
 
