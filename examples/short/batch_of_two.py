@@ -8,6 +8,7 @@ batch is. Group norm looks at each sample alone.
 
 import matplotlib.pyplot as plt
 import numpy as np
+from numpy.typing import NDArray
 
 import cybn
 

@@ -6,13 +6,16 @@ Timestamps, temperatures in kelvin, raw sensor values: where the mean is large, 
 loses the digits that matter. cybn computes in float64 and rounds once.
 """
 
+from collections.abc import Callable
+
 import matplotlib.pyplot as plt
 import numpy as np
+from numpy.typing import NDArray
 
 import cybn
 
 
-def textbook(x):
+def textbook(x: NDArray[np.float32]) -> NDArray[np.float32]:
     """``E[x**2] - E[x]**2``, all in float32."""
     mean = x.mean(axis=0)
     var = np.maximum((x * x).mean(axis=0) - mean * mean, 0)
