@@ -82,9 +82,10 @@ class Network:
         self.layers: tuple[Any, ...] = layers  # some have parameters, a state or a mode, too
 
     def __call__(self, x: Any) -> FloatArray:
+        y: FloatArray = x
         for layer in self.layers:
-            x = layer(x)
-        return x
+            y = layer(y)
+        return y
 
     def backward(self, dy: FloatArray) -> FloatArray:
         for layer in reversed(self.layers):
@@ -126,7 +127,7 @@ class Network:
 def cross_entropy_gradient(logits: FloatArray, labels: IntArray) -> FloatArray:
     """Return the gradient of the mean softmax cross-entropy with respect to the logits."""
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    gradient = exponentials / exponentials.sum(axis=1, keepdims=True)
+    gradient: FloatArray = exponentials / exponentials.sum(axis=1, keepdims=True)
     gradient[np.arange(len(labels)), labels] -= 1
     return gradient / len(labels)
 
@@ -182,17 +183,19 @@ def split_digits(seed: int) -> Digits:
     parts = train_test_split(
         pixels.astype(np.float32), labels, test_size=0.25, stratify=labels, random_state=seed
     )
-    return [np.asarray(part) for part in parts]
+    x_train, x_test, labels_train, labels_test = (np.asarray(part) for part in parts)
+    return x_train, x_test, labels_train, labels_test
 
 
 def unit_digits(seed: int) -> Digits:
     """Return what `split_digits` does, with pixels from 0 to 1."""
-    x_train, x_test, *labels = split_digits(seed)
-    return x_train / 16, x_test / 16, *labels
+    x_train, x_test, labels_train, labels_test = split_digits(seed)
+    return x_train / np.float32(16), x_test / np.float32(16), labels_train, labels_test
 
 
 def scaled_digits(seed: int) -> Digits:
     """Return what `split_digits` does, each pixel with mean 0 and deviation 1 in training."""
-    x_train, x_test, *labels = split_digits(seed)
+    x_train, x_test, labels_train, labels_test = split_digits(seed)
     scaler = StandardScaler().fit(x_train)
-    return scaler.transform(x_train), scaler.transform(x_test), *labels
+    scaled_train, scaled_test = (np.asarray(scaler.transform(x)) for x in (x_train, x_test))
+    return scaled_train, scaled_test, labels_train, labels_test

@@ -56,9 +56,7 @@ def style(axes: Axes, title: str, **font: Any) -> None:
     axes.set_axisbelow(True)
 
 
-def draw_runs(
-    axes: Axes, x: ArrayLike, runs: NDArray[np.float64], color: str, label: str
-) -> None:
+def draw_runs(axes: Axes, x: ArrayLike, runs: NDArray[np.float64], color: str, label: str) -> None:
     """Draw the mean of runs of shape (len(x), runs) as a line, and each run as a dot."""
     axes.plot(x, runs, ".", color=color, alpha=0.35, markersize=5, markeredgewidth=0)
     axes.plot(x, runs.mean(axis=1), "o-", color=color, label=label, markersize=5)

@@ -97,10 +97,10 @@ class Digits(NamedTuple):
 
 
 def load_digits() -> Digits:
-    x_train, x_test, *labels = split_digits(seed=0)
+    x_train, x_test, labels_train, labels_test = split_digits(seed=0)
     scaler = StandardScaler().fit(x_train)
-    scaled = scaler.transform(x_train), scaler.transform(x_test)
-    return Digits((x_train, x_test), scaled, tuple(labels))
+    scaled = np.asarray(scaler.transform(x_train)), np.asarray(scaler.transform(x_test))
+    return Digits((x_train, x_test), scaled, (labels_train, labels_test))
 
 
 def train(

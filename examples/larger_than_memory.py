@@ -15,6 +15,7 @@ sums keep three or four digits.
 
 # sphinx_gallery_thumbnail_path = "images/larger_than_memory.png"
 
+import math
 import tempfile
 import tracemalloc
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ import numpy as np
 from _output import example_parser, picture_path, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.datasets import load_sample_images
 from tqdm import tqdm
 
@@ -38,7 +39,8 @@ CHANNELS = {"red": "#d1495b", "green": "#3c9d4e", "blue": "#2f6db5"}
 MEGABYTE = 1 << 20
 
 # After each part: the mean and the deviation of each channel.
-History: TypeAlias = Sequence[Any]
+Statistics: TypeAlias = tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]
+History: TypeAlias = list[Statistics]
 
 
 def write_images(path: Path, megabytes: int, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -46,7 +48,7 @@ def write_images(path: Path, megabytes: int, rng: np.random.Generator) -> NDArra
     photographs = load_sample_images().images
     height, width, _ = photographs[0].shape
     image_shape = SIDE, SIDE, len(CHANNELS)
-    count = max(1, megabytes * MEGABYTE // np.prod(image_shape))
+    count = max(1, megabytes * MEGABYTE // math.prod(image_shape))
     images = np.memmap(path, np.uint8, "w+", shape=(count, *image_shape))
     for image in tqdm(images, desc="writing", unit="image"):
         top, left = rng.integers(height - SIDE), rng.integers(width - SIDE)
@@ -64,7 +66,8 @@ def parts_of(images: NDArray[np.uint8], doing: str) -> Iterator[NDArray[np.uint8
 
 def merged_moments(images: NDArray[np.uint8]) -> History:
     """Return mean and deviation of each channel of what was read, after each part."""
-    read, history = 0, []
+    read: cybn.Moments | int = 0
+    history: History = []
     for part in parts_of(images, "cybn.moments"):
         read += cybn.moments(part, axis=-1)
         history.append((read.mean, read.std()))
@@ -73,7 +76,8 @@ def merged_moments(images: NDArray[np.uint8]) -> History:
 
 def float32_sums(images: NDArray[np.uint8]) -> History:
     """Do as `merged_moments`, but as it is often done: E[x^2] - E[x]^2 in float32."""
-    (sums, squares), n, history = np.zeros((2, len(CHANNELS)), np.float32), 0, []
+    (sums, squares), n = np.zeros((2, len(CHANNELS)), np.float32), 0
+    history: History = []
     for part in parts_of(images, "float32 sums"):
         x = part.reshape(-1, len(CHANNELS)).astype(np.float32)
         sums += x.sum(axis=0)
@@ -89,11 +93,13 @@ def exact_sums(images: NDArray[np.uint8]) -> tuple[History, NDArray[np.int64]]:
 
     The pixels have 256 values, so that it is enough to count them.
     """
-    counts, history = np.zeros((len(CHANNELS), 256), np.int64), []
+    counts = np.zeros((len(CHANNELS), 256), np.int64)
+    history: History = []
     for part in parts_of(images, "exact"):
         for channel, values in enumerate(np.moveaxis(part, -1, 0)):
             counts[channel] += np.bincount(values.ravel(), minlength=256)
-        history.append(np.transpose([exact_statistics(each) for each in counts.tolist()]))
+        means, deviations = np.transpose([exact_statistics(each) for each in counts.tolist()])
+        history.append((means, deviations))
     return history, counts
 
 
@@ -107,7 +113,8 @@ def exact_statistics(counts: Sequence[int]) -> tuple[float, float]:
 
 def relative_errors(history: History, exact: History) -> NDArray[np.float64]:
     """Return the largest relative error of all channels' statistics after each part."""
-    return np.abs(np.divide(history, exact) - 1).max(axis=(1, 2))
+    errors = np.abs(np.divide(history, exact) - 1)
+    return np.asarray(errors.max(axis=(1, 2)), np.float64)
 
 
 def print_table(results: Mapping[str, History]) -> None:
@@ -126,7 +133,7 @@ def draw_histograms(axes: Axes, counts: NDArray[np.int64]) -> None:
 
 
 def draw_statistics(
-    axes: Axes, means: NDArray[np.float64], deviations: NDArray[np.float64]
+    axes: Axes, means: NDArray[np.floating[Any]], deviations: NDArray[np.floating[Any]]
 ) -> None:
     """Draw for each channel its mean, and a deviation to either side."""
     for i, color in enumerate(CHANNELS.values()):

@@ -51,7 +51,7 @@ def convolutional_network() -> nn.Module:
 NETWORKS = {"dense": dense_network, "convolutional": convolutional_network}
 
 
-def load(seed: int) -> list[torch.Tensor]:
+def load(seed: int) -> tuple[torch.Tensor, ...]:
     """Return training and test rows and labels as tensors."""
     x_train, x_test, *labels = unit_digits(seed)
     rows = [torch.from_numpy(x.astype(np.float32)) for x in (x_train, x_test)]
@@ -60,12 +60,10 @@ def load(seed: int) -> list[torch.Tensor]:
 
 def accuracy(model: nn.Module, x: torch.Tensor, labels: torch.Tensor) -> float:
     with torch.no_grad():
-        return (model.eval()(x).argmax(1) == labels).float().mean().item()
+        return float((model.eval()(x).argmax(1) == labels).float().mean())
 
 
-def train(
-    build: Callable[[], nn.Module], change: Change, seed: int, epochs: int
-) -> list[float]:
+def train(build: Callable[[], nn.Module], change: Change, seed: int, epochs: int) -> list[float]:
     """Return the test accuracy after each epoch."""
     torch.manual_seed(seed)
     x_train, x_test, labels_train, labels_test = load(seed)
@@ -82,7 +80,7 @@ def train(
     return curve
 
 
-def norm_digits(change: Change) -> tuple[torch.Tensor, torch.Tensor]:
+def norm_digits(change: Change) -> list[torch.Tensor]:
     """Return what a norm makes of the same rows with one thread and with two."""
     x = torch.randn(1347, 256, generator=torch.Generator().manual_seed(0))
     norm, results, before = change(nn.BatchNorm1d(256)), [], torch.get_num_threads()
