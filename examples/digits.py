@@ -18,16 +18,28 @@ table and leaves a picture and the trained layers in the folder ``results``.
 
 # sphinx_gallery_thumbnail_path = "images/digits.png"
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import product
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from _network import Dense, Network, ReLU, accuracy, split_digits, train_epoch, use_one_thread
+from _network import (
+    Dense,
+    IntArray,
+    Network,
+    ReLU,
+    accuracy,
+    split_digits,
+    train_epoch,
+    use_one_thread,
+)
 from _output import example_parser, picture_path, set_accuracy_axis, style
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
@@ -40,17 +52,17 @@ SEEDS = range(3)
 TARGET = 0.95
 
 
-def plain_network(rng):
+def plain_network(rng: np.random.Generator) -> Network:
     return Network(Dense(PIXELS, HIDDEN, rng), ReLU(), Dense(HIDDEN, CLASSES, rng))
 
 
-def normalized_network(rng):
+def normalized_network(rng: np.random.Generator) -> Network:
     return Network(
         Dense(PIXELS, HIDDEN, rng), cybn.BatchNorm(HIDDEN), ReLU(), Dense(HIDDEN, CLASSES, rng)
     )
 
 
-def self_scaling_network(rng):
+def self_scaling_network(rng: np.random.Generator) -> Network:
     # momentum=None: the running statistics are those of all the training rows, as a scaler's are.
     return Network(cybn.BatchNorm(PIXELS, momentum=None), *normalized_network(rng).layers)
 
@@ -60,7 +72,7 @@ class Variant(NamedTuple):
 
     name: str
     scaled: bool
-    build: Callable
+    build: Callable[[np.random.Generator], Network]
     color: str
 
 
@@ -70,27 +82,30 @@ VARIANTS = (
     Variant("scaled + BatchNorm", True, normalized_network, "#00798c"),
     Variant("raw + 2 BatchNorm", False, self_scaling_network, "#e09f1f"),
 )
+Results: TypeAlias = Mapping[Variant, NDArray[np.float64]]
 
 
 class Digits(NamedTuple):
     """The training and the test rows, raw and scaled, and the labels of both."""
 
-    raw: tuple
-    scaled: tuple
-    labels: tuple
+    raw: tuple[NDArray[np.float32], NDArray[np.float32]]
+    scaled: tuple[NDArray[np.float32], NDArray[np.float32]]
+    labels: tuple[IntArray, IntArray]
 
-    def rows(self, variant):
+    def rows(self, variant: Variant) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         return self.scaled if variant.scaled else self.raw
 
 
-def load_digits():
-    x_train, x_test, *labels = split_digits(seed=0)
+def load_digits() -> Digits:
+    x_train, x_test, labels_train, labels_test = split_digits(seed=0)
     scaler = StandardScaler().fit(x_train)
-    scaled = scaler.transform(x_train), scaler.transform(x_test)
-    return Digits((x_train, x_test), scaled, tuple(labels))
+    scaled = np.asarray(scaler.transform(x_train)), np.asarray(scaler.transform(x_test))
+    return Digits((x_train, x_test), scaled, (labels_train, labels_test))
 
 
-def train(variant, digits, learning_rate, seed, epochs):
+def train(
+    variant: Variant, digits: Digits, learning_rate: float, seed: int, epochs: int
+) -> tuple[Network, list[float]]:
     """Return a trained network and its test accuracy after each epoch."""
     x_train, x_test = digits.rows(variant)
     labels_train, labels_test = digits.labels
@@ -103,7 +118,7 @@ def train(variant, digits, learning_rate, seed, epochs):
     return network, curve
 
 
-def sweep(digits, epochs):
+def sweep(digits: Digits, epochs: int) -> Results:
     """Return for each variant its curves, of shape (learning rates, seeds, epochs)."""
     shape = len(LEARNING_RATES), len(SEEDS), epochs
     results = {variant: np.empty(shape) for variant in VARIANTS}
@@ -114,23 +129,23 @@ def sweep(digits, epochs):
     return results
 
 
-def final_accuracy(curves):
+def final_accuracy(curves: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the median run's accuracy after the last epoch, for each learning rate."""
     return np.median(curves[:, :, -1], axis=1)
 
 
-def epochs_to_target(curves):
+def epochs_to_target(curves: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the median run's epochs to the target for each learning rate, inf if it missed it."""
     reached = curves >= TARGET
     epochs = np.where(reached.any(axis=2), reached.argmax(axis=2) + 1, np.inf)
     return np.median(epochs, axis=1)
 
 
-def count_or_never(epochs):
+def count_or_never(epochs: float) -> str:
     return f"{epochs:.0f}" if np.isfinite(epochs) else "never"
 
 
-def print_table(results):
+def print_table(results: Results) -> None:
     print(f"\n{'learning':<12}" + "".join(f"{variant.name:>21}" for variant in results))
     print(f"{'rate':<12}" + f"{'accuracy':>13}{f'to {TARGET:.0%}':>8}" * len(results))
     final = [final_accuracy(curves) for curves in results.values()]
@@ -143,14 +158,14 @@ def print_table(results):
     print(f"Test accuracy at the end, and epochs to {TARGET:.0%}: the median of {len(SEEDS)} runs.")
 
 
-def rates_that_train(curves):
+def rates_that_train(curves: NDArray[np.float64]) -> str:
     rates = np.array(LEARNING_RATES)[final_accuracy(curves) >= TARGET]
     if len(rates) == 0:
         return "none"
     return f"{rates[0]:.2g}-{rates[-1]:.2g} ({len(rates)} of {len(LEARNING_RATES)})"
 
 
-def conclusion(results):
+def conclusion(results: Results) -> str:
     """Return in one sentence what batch normalization changed."""
     rates = [rates_that_train(curves) for curves in results.values()]
     soonest = [count_or_never(epochs_to_target(curves).min()) for curves in results.values()]
@@ -163,13 +178,13 @@ def conclusion(results):
     )
 
 
-def draw_target(axes):
+def draw_target(axes: Axes) -> None:
     set_accuracy_axis(axes, [0.1, 0.5, 0.8, 0.9, TARGET, 0.98])
     axes.set_ylim(0.06, 0.987)
     axes.axhline(TARGET, color="black", linewidth=0.8, linestyle="--")
 
 
-def draw_curves(axes, curves, colors):
+def draw_curves(axes: Axes, curves: NDArray[np.float64], colors: ScalarMappable) -> None:
     """Draw the median run's accuracy against the epoch, one line for each learning rate."""
     draw_target(axes)
     epochs = np.arange(1, curves.shape[2] + 1)
@@ -178,7 +193,7 @@ def draw_curves(axes, curves, colors):
     axes.set_xlabel("epoch")
 
 
-def draw_final(axes, results):
+def draw_final(axes: Axes, results: Results) -> None:
     """Draw the last accuracy against the learning rate: the median, and worst to best shaded."""
     draw_target(axes)
     for variant, curves in results.items():
@@ -188,7 +203,7 @@ def draw_final(axes, results):
     axes.set_xlabel("learning rate")
 
 
-def draw_epochs(axes, results):
+def draw_epochs(axes: Axes, results: Results) -> None:
     """Draw the epochs to the target against the learning rate, where the median run gets there."""
     for variant, curves in results.items():
         epochs = epochs_to_target(curves)
@@ -199,7 +214,7 @@ def draw_epochs(axes, results):
     axes.legend(frameon=False)
 
 
-def save_picture(results, path):
+def save_picture(results: Results, path: Path) -> None:
     figure = Figure(figsize=(13, 8), layout="constrained", dpi=120)
     top, bottom = figure.subfigures(2, 1, squeeze=False).flat
     panels = top.subplots(1, len(results), sharey=True)
@@ -218,7 +233,9 @@ def save_picture(results, path):
     figure.savefig(path)
 
 
-def save_and_reload(network, variant, x_test, path):
+def save_and_reload(
+    network: Network, variant: Variant, x_test: NDArray[np.float32], path: Path
+) -> None:
     """Save the layers, load them into a fresh network, and compare what both predict."""
     network.save(path)
     restored = variant.build(np.random.default_rng())
@@ -229,7 +246,7 @@ def save_and_reload(network, variant, x_test, path):
         raise RuntimeError(f"the network loaded from {path} predicts something else")
 
 
-def main():
+def main() -> None:
     arguments = example_parser(__doc__, epochs=20).parse_args()
     picture = picture_path(arguments.out, "digits")
     layers = picture.with_suffix(".npz")

@@ -16,11 +16,17 @@ was lost, without a label and without a step of training.
 # sphinx_gallery_thumbnail_path = "images/domain_shift.png"
 
 import copy
+from collections.abc import Iterable, Mapping
 from itertools import product
+from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from _network import (
     Dense,
+    Digits,
+    IntArray,
+    Layer,
     Network,
     ReLU,
     accuracy,
@@ -37,8 +43,10 @@ from _output import (
     set_accuracy_axis,
     style,
 )
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 import cybn
@@ -49,21 +57,23 @@ SHIFTS = np.linspace(0, 1, 11)
 SEEDS = range(5)
 COLORS = {"as trained": "#d1495b", "calibrated": "#00798c", "trained anew": "#8a8a8a"}
 
+Results: TypeAlias = Mapping[str, NDArray[np.float64]]
 
-def shifted(x, shift, rng):
+
+def shifted(x: NDArray[np.float32], shift: float, rng: np.random.Generator) -> NDArray[np.float32]:
     """Take up to 85 % of the light from digits with pixels of 0 to 1, and add noise."""
     noise = rng.normal(scale=0.1, size=x.shape)
     return ((1 - 0.85 * shift) * x + shift * noise).astype(np.float32)
 
 
-def build(rng):
-    layers = []
+def build(rng: np.random.Generator) -> Network:
+    layers: list[Layer] = []
     for inputs in (PIXELS, HIDDEN):
         layers += [Dense(inputs, HIDDEN, rng), cybn.BatchNorm(HIDDEN), ReLU()]
     return Network(*layers, Dense(HIDDEN, CLASSES, rng))
 
 
-def train(x, labels, seed, epochs):
+def train(x: NDArray[np.float32], labels: IntArray, seed: int, epochs: int) -> Network:
     rng = np.random.default_rng(seed)
     network = build(rng)
     for _ in range(epochs):
@@ -71,7 +81,7 @@ def train(x, labels, seed, epochs):
     return network
 
 
-def calibrate(network, x, rng):
+def calibrate(network: Network, x: NDArray[np.float32], rng: np.random.Generator) -> None:
     """Give the network's norms the statistics of x; nothing else in it changes."""
     norms = [layer for layer in network.layers if isinstance(layer, cybn.BatchNorm)]
     with cybn.calibrate(*norms):
@@ -79,7 +89,9 @@ def calibrate(network, x, rng):
             network(x[batch])
 
 
-def run(network, digits, shift, seed, epochs):
+def run(
+    network: Network, digits: Digits, shift: float, seed: int, epochs: int
+) -> tuple[float, float, float]:
     """Return the accuracies on shifted digits, in the order of COLORS."""
     x_train, x_test, labels_train, labels_test = digits
     rng = np.random.default_rng(seed)
@@ -91,7 +103,7 @@ def run(network, digits, shift, seed, epochs):
     return as_trained, calibrated, accuracy(anew, target_test, labels_test)
 
 
-def sweep(digits, epochs):
+def sweep(digits: Digits, epochs: int) -> Results:
     """Return the accuracies for each kind of network, of shape (shifts, seeds)."""
     results = np.empty((len(COLORS), len(SHIFTS), len(SEEDS)))
     runs = list(product(enumerate(SEEDS), enumerate(SHIFTS)))
@@ -102,7 +114,7 @@ def sweep(digits, epochs):
     return dict(zip(COLORS, results, strict=True))
 
 
-def conclusion(results):
+def conclusion(results: Results) -> str:
     """Return in one sentence what calibrating brought back where it brought most."""
     before, after, anew = (accuracies.mean(axis=1) for accuracies in results.values())
     i = np.argmax(after - before)
@@ -114,7 +126,7 @@ def conclusion(results):
     )
 
 
-def draw_digits(panels, x_test):
+def draw_digits(panels: Iterable[Axes], x_test: NDArray[np.float32]) -> None:
     """Draw the first test digits, one below the other, and a column for each shift."""
     rng = np.random.default_rng(0)
     for axes, shift in zip(panels, SHIFTS, strict=True):
@@ -125,7 +137,7 @@ def draw_digits(panels, x_test):
         axes.set_axis_off()
 
 
-def save_picture(results, x_test, path):
+def save_picture(results: Results, x_test: NDArray[np.float32], path: Path) -> None:
     figure = Figure(figsize=(8, 7), layout="constrained", dpi=120)
     top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[2, 5]).flat
     draw_digits(top.subplots(1, len(SHIFTS)), x_test)
@@ -140,7 +152,7 @@ def save_picture(results, x_test, path):
     figure.savefig(path)
 
 
-def main():
+def main() -> None:
     arguments = example_parser(__doc__, epochs=8).parse_args()
     picture = picture_path(arguments.out, "domain_shift")
 

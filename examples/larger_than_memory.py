@@ -15,14 +15,19 @@ sums keep three or four digits.
 
 # sphinx_gallery_thumbnail_path = "images/larger_than_memory.png"
 
+import math
 import tempfile
 import tracemalloc
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from _output import example_parser, picture_path, style
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from sklearn.datasets import load_sample_images
 from tqdm import tqdm
 
@@ -33,13 +38,17 @@ IMAGES_OF_A_PART = 32
 CHANNELS = {"red": "#d1495b", "green": "#3c9d4e", "blue": "#2f6db5"}
 MEGABYTE = 1 << 20
 
+# After each part: the mean and the deviation of each channel.
+Statistics: TypeAlias = tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]
+History: TypeAlias = list[Statistics]
 
-def write_images(path, megabytes, rng):
+
+def write_images(path: Path, megabytes: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Fill a file with crops of the photographs: uint8, (images, height, width, channels)."""
     photographs = load_sample_images().images
     height, width, _ = photographs[0].shape
     image_shape = SIDE, SIDE, len(CHANNELS)
-    count = max(1, megabytes * MEGABYTE // np.prod(image_shape))
+    count = max(1, megabytes * MEGABYTE // math.prod(image_shape))
     images = np.memmap(path, np.uint8, "w+", shape=(count, *image_shape))
     for image in tqdm(images, desc="writing", unit="image"):
         top, left = rng.integers(height - SIDE), rng.integers(width - SIDE)
@@ -49,24 +58,26 @@ def write_images(path, megabytes, rng):
     return images
 
 
-def parts_of(images, doing):
+def parts_of(images: NDArray[np.uint8], doing: str) -> Iterator[NDArray[np.uint8]]:
     """Yield the images part by part, with a progress bar."""
     for start in tqdm(range(0, len(images), IMAGES_OF_A_PART), desc=doing, unit="part"):
         yield images[start : start + IMAGES_OF_A_PART]
 
 
-def merged_moments(images):
+def merged_moments(images: NDArray[np.uint8]) -> History:
     """Return mean and deviation of each channel of what was read, after each part."""
-    read, history = 0, []
+    read: cybn.Moments | int = 0
+    history: History = []
     for part in parts_of(images, "cybn.moments"):
         read += cybn.moments(part, axis=-1)
         history.append((read.mean, read.std()))
     return history
 
 
-def float32_sums(images):
+def float32_sums(images: NDArray[np.uint8]) -> History:
     """Do as `merged_moments`, but as it is often done: E[x^2] - E[x]^2 in float32."""
-    (sums, squares), n, history = np.zeros((2, len(CHANNELS)), np.float32), 0, []
+    (sums, squares), n = np.zeros((2, len(CHANNELS)), np.float32), 0
+    history: History = []
     for part in parts_of(images, "float32 sums"):
         x = part.reshape(-1, len(CHANNELS)).astype(np.float32)
         sums += x.sum(axis=0)
@@ -77,20 +88,22 @@ def float32_sums(images):
     return history
 
 
-def exact_sums(images):
+def exact_sums(images: NDArray[np.uint8]) -> tuple[History, NDArray[np.int64]]:
     """Do as `merged_moments`, in integers and fractions; return how often each value is there, too.
 
     The pixels have 256 values, so that it is enough to count them.
     """
-    counts, history = np.zeros((len(CHANNELS), 256), np.int64), []
+    counts = np.zeros((len(CHANNELS), 256), np.int64)
+    history: History = []
     for part in parts_of(images, "exact"):
         for channel, values in enumerate(np.moveaxis(part, -1, 0)):
             counts[channel] += np.bincount(values.ravel(), minlength=256)
-        history.append(np.transpose([exact_statistics(each) for each in counts.tolist()]))
+        means, deviations = np.transpose([exact_statistics(each) for each in counts.tolist()])
+        history.append((means, deviations))
     return history, counts
 
 
-def exact_statistics(counts):
+def exact_statistics(counts: Sequence[int]) -> tuple[float, float]:
     """Return the mean and the deviation of values that occur so often."""
     n = sum(counts)
     mean = Fraction(sum(value * count for value, count in enumerate(counts)), n)
@@ -98,12 +111,13 @@ def exact_statistics(counts):
     return float(mean), float(square - mean**2) ** 0.5
 
 
-def relative_errors(history, exact):
+def relative_errors(history: History, exact: History) -> NDArray[np.float64]:
     """Return the largest relative error of all channels' statistics after each part."""
-    return np.abs(np.divide(history, exact) - 1).max(axis=(1, 2))
+    errors = np.abs(np.divide(history, exact) - 1)
+    return np.asarray(errors.max(axis=(1, 2)), np.float64)
 
 
-def print_table(results):
+def print_table(results: Mapping[str, History]) -> None:
     print(f"\n{'':<14}" + "".join(f"{name:>22}" for name in CHANNELS))
     for name, history in results.items():
         statistics = np.transpose(history[-1])
@@ -111,14 +125,16 @@ def print_table(results):
     print("Mean and deviation of each channel.")
 
 
-def draw_histograms(axes, counts):
+def draw_histograms(axes: Axes, counts: NDArray[np.int64]) -> None:
     for color, share in zip(CHANNELS.values(), counts / counts.sum(axis=1)[:, None], strict=True):
         axes.stairs(share, np.arange(257) - 0.5, color=color, linewidth=1.2)
     axes.set(yscale="log", ylabel="share of the pixels")
     style(axes, "The file: crops of two photographs")
 
 
-def draw_statistics(axes, means, deviations):
+def draw_statistics(
+    axes: Axes, means: NDArray[np.floating[Any]], deviations: NDArray[np.floating[Any]]
+) -> None:
     """Draw for each channel its mean, and a deviation to either side."""
     for i, color in enumerate(CHANNELS.values()):
         axes.errorbar(means[i], -i, xerr=deviations[i], color=color, fmt="o", capsize=3)
@@ -127,7 +143,7 @@ def draw_statistics(axes, means, deviations):
     style(axes, "")
 
 
-def draw_errors(axes, results, megabytes):
+def draw_errors(axes: Axes, results: Mapping[str, History], megabytes: float) -> None:
     colors = {"cybn.moments": "#00798c", "float32 sums": "#d1495b"}
     read = np.linspace(0, megabytes, len(results["exact"]) + 1)[1:]
     for name, color in colors.items():
@@ -138,7 +154,9 @@ def draw_errors(axes, results, megabytes):
     style(axes, "Error of mean and deviation so far")
 
 
-def save_picture(results, counts, megabytes, path):
+def save_picture(
+    results: Mapping[str, History], counts: NDArray[np.int64], megabytes: float, path: Path
+) -> None:
     figure = Figure(figsize=(10, 4.5), layout="constrained", dpi=120)
     left, right = figure.subfigures(1, 2, squeeze=False).flat
     histograms, statistics = left.subplots(2, 1, sharex=True, height_ratios=[3, 1])
@@ -148,7 +166,7 @@ def save_picture(results, counts, megabytes, path):
     figure.savefig(path)
 
 
-def conclusion(results, megabytes, peak):
+def conclusion(results: Mapping[str, History], megabytes: float, peak: int) -> str:
     """Return in one sentence what merging gives."""
     of_cybn, of_float32 = (
         relative_errors(results[name], results["exact"])[-1]
@@ -161,7 +179,7 @@ def conclusion(results, megabytes, peak):
     )
 
 
-def main():
+def main() -> None:
     arguments = example_parser(__doc__, megabytes=256).parse_args()
     picture = picture_path(arguments.out, "larger_than_memory")
 

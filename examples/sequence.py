@@ -16,15 +16,29 @@ masked one does not.
 
 # sphinx_gallery_thumbnail_path = "images/sequence.png"
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from _network import Dense, Network, accuracy, train_epoch, unit_digits, use_one_thread
+from _network import (
+    Dense,
+    Digits,
+    FloatArray,
+    IntArray,
+    Network,
+    accuracy,
+    train_epoch,
+    unit_digits,
+    use_one_thread,
+)
 from _output import draw_runs, example_parser, picture_path, print_accuracies, style
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 import cybn
@@ -50,22 +64,24 @@ KINDS = (
     Kind("padding counted", True, False, "#d1495b"),
     Kind("no norm", False, False, "#8a8a8a"),
 )
+# What `run` returns, of all seeds.
+Results: TypeAlias = Mapping[Kind, tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 
 @dataclass(frozen=True)
 class Sequences:
     """Digits of shape (sequences, steps, pixels), and the steps that are no padding."""
 
-    x: np.ndarray
-    where: np.ndarray
+    x: NDArray[np.float32]
+    where: NDArray[np.bool_]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.x)
 
-    def __getitem__(self, rows):
+    def __getitem__(self, rows: Any) -> "Sequences":
         return Sequences(self.x[rows], self.where[rows])
 
-    def padded(self, steps):
+    def padded(self, steps: int) -> "Sequences":
         """Return the same sequences with more padding."""
         more = (0, 0), (0, steps - self.x.shape[1]), (0, 0)
         return Sequences(np.pad(self.x, more), np.pad(self.where, more))
@@ -74,23 +90,24 @@ class Sequences:
 class Recurrence:
     """``h = tanh(x[:, step] + h @ weight + bias)``, from step to step but for the padding."""
 
-    def __init__(self, features, rng):
+    def __init__(self, features: int, rng: np.random.Generator) -> None:
         orthogonal, _ = np.linalg.qr(rng.normal(size=(features, features)))
         self.weight = orthogonal.astype(np.float32)
         self.bias = np.zeros(features, np.float32)
 
-    def __call__(self, x, where):
+    def __call__(self, x: FloatArray, where: NDArray[np.bool_]) -> FloatArray:
         """Return h after the last step of each sequence."""
         self.where = where
         h = np.zeros((len(x), x.shape[2]), np.float32)
-        self.before, self.after = [], []
+        self.before: list[FloatArray] = []
+        self.after: list[FloatArray] = []
         for step in range(LONGEST):
             self.before.append(h)
             self.after.append(np.tanh(x[:, step] + h @ self.weight + self.bias))
             h = np.where(where[:, step], self.after[-1], h)
         return h
 
-    def backward(self, dh):
+    def backward(self, dh: FloatArray) -> FloatArray:
         dx = np.zeros((*self.where.shape[:2], dh.shape[1]), np.float32)
         self.dweight = np.zeros_like(self.weight)
         for step in reversed(range(LONGEST)):
@@ -105,7 +122,7 @@ class Recurrence:
 class Reader(Network):
     """Dense -> norm -> recurrence -> Dense."""
 
-    def __init__(self, kind, rng):
+    def __init__(self, kind: Kind, rng: np.random.Generator) -> None:
         self.kind = kind
         self.dense, self.readout = Dense(PIXELS, HIDDEN, rng), Dense(HIDDEN, CLASSES, rng)
         self.recurrence = Recurrence(HIDDEN, rng)
@@ -113,14 +130,16 @@ class Reader(Network):
         self.norms = [cybn.BatchNorm(HIDDEN, axis=2)] if kind.normalized else []
         super().__init__(self.dense, *self.norms, self.recurrence, self.readout)
 
-    def __call__(self, sequences):
+    def __call__(self, sequences: Sequences) -> FloatArray:
         x = self.dense(sequences.x)
         for norm in self.norms:
             x = norm(x, where=sequences.where if self.kind.masked else None)
         return self.readout(self.recurrence(x, sequences.where))
 
 
-def draw_sequences(x, labels, count, rng):
+def draw_sequences(
+    x: NDArray[np.float32], labels: IntArray, count: int, rng: np.random.Generator
+) -> tuple[Sequences, IntArray]:
     """Return sequences of digits, and the largest digit of each."""
     drawn = rng.integers(len(x), size=(count, LONGEST))
     where = np.arange(LONGEST) < rng.integers(1, LONGEST + 1, count)[:, None]
@@ -128,7 +147,7 @@ def draw_sequences(x, labels, count, rng):
     return Sequences(x[drawn] * where[..., None], where[..., None]), largest
 
 
-def calibrate(network, sequences):
+def calibrate(network: Reader, sequences: Sequences) -> None:
     """Take the statistics of the network's norm anew."""
     for norm in network.norms:
         with cybn.calibrate(norm):
@@ -136,7 +155,7 @@ def calibrate(network, sequences):
                 network(sequences[start : start + BATCH_SIZE])
 
 
-def run(kind, digits, seed, epochs):
+def run(kind: Kind, digits: Digits, seed: int, epochs: int) -> tuple[list[float], list[float]]:
     """Train a network; return its accuracy after each epoch, and with each padding after that."""
     x_train, x_test, labels_train, labels_test = digits
     rng = np.random.default_rng(seed)
@@ -154,7 +173,7 @@ def run(kind, digits, seed, epochs):
     return learned, calibrated
 
 
-def sweep(digits, epochs):
+def sweep(digits: Digits, epochs: int) -> Results:
     """Return for each kind what `run` does, of shapes (epochs, seeds) and (paddings, seeds)."""
     results = {
         kind: (np.empty((epochs, len(SEEDS))), np.empty((len(PADDED_TO), len(SEEDS))))
@@ -167,7 +186,7 @@ def sweep(digits, epochs):
     return results
 
 
-def print_table(results):
+def print_table(results: Results) -> None:
     rows = ["training", *(f"{steps} steps" for steps in PADDED_TO)]
     accuracies = {
         kind.name: np.vstack([learned[-1], calibrated])
@@ -176,7 +195,7 @@ def print_table(results):
     print_accuracies("statistics from", rows, accuracies)
 
 
-def conclusion(results):
+def conclusion(results: Results) -> str:
     """Return in one sentence what masking changes."""
     learned = [learned[-1].mean() for learned, _ in results.values()]
     masked, counted, _ = (calibrated.mean(axis=1) for _, calibrated in results.values())
@@ -189,7 +208,7 @@ def conclusion(results):
     )
 
 
-def draw_examples(panels, digits):
+def draw_examples(panels: Sequence[Axes], digits: Digits) -> None:
     """Draw some test sequences with what the network has to tell."""
     _, x_test, _, labels_test = digits
     rng = np.random.default_rng(4)
@@ -201,7 +220,7 @@ def draw_examples(panels, digits):
         axes.set_yticks([])
 
 
-def draw_panels(left, right, results):
+def draw_panels(left: Axes, right: Axes, results: Results) -> None:
     for kind, (learned, calibrated) in results.items():
         draw_runs(left, np.arange(1, len(learned) + 1), learned, kind.color, kind.name)
         draw_runs(right, PADDED_TO, calibrated, kind.color, kind.name)
@@ -215,7 +234,7 @@ def draw_panels(left, right, results):
     style(right, "New statistics, more padding")
 
 
-def save_picture(results, digits, path):
+def save_picture(results: Results, digits: Digits, path: Path) -> None:
     figure = Figure(figsize=(9, 5.5), layout="constrained", dpi=120)
     top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[1, 4]).flat
     draw_examples(top.subplots(1, 4), digits)
@@ -224,7 +243,7 @@ def save_picture(results, digits, path):
     figure.savefig(path)
 
 
-def main():
+def main() -> None:
     arguments = example_parser(__doc__, epochs=10).parse_args()
     picture = picture_path(arguments.out, "sequence")
 

@@ -15,12 +15,23 @@ ahead. Group and layer norm do not look at the batch, and so its size hardly mat
 
 # sphinx_gallery_thumbnail_path = "images/small_batches.png"
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import product
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from _network import Dense, Network, ReLU, accuracy, scaled_digits, train_epoch, use_one_thread
+from _network import (
+    Dense,
+    Digits,
+    Layer,
+    Network,
+    ReLU,
+    accuracy,
+    scaled_digits,
+    train_epoch,
+    use_one_thread,
+)
 from _output import (
     draw_runs,
     example_parser,
@@ -30,6 +41,7 @@ from _output import (
     style,
 )
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 import cybn
@@ -45,7 +57,7 @@ class Norm(NamedTuple):
     """What normalizes the features of a network, None for nothing."""
 
     name: str
-    layer: Callable | None
+    layer: Callable[[int], Layer] | None
     color: str
 
 
@@ -55,10 +67,11 @@ NORMS = (
     Norm("layer norm", cybn.LayerNorm, "#d1495b"),
     Norm("no norm", None, "#8a8a8a"),
 )
+Results: TypeAlias = Mapping[Norm, NDArray[np.float64]]
 
 
-def build(norm, rng):
-    layers = []
+def build(norm: Norm, rng: np.random.Generator) -> Network:
+    layers: list[Layer] = []
     for inputs in (PIXELS, HIDDEN):
         layers.append(Dense(inputs, HIDDEN, rng))
         if norm.layer is not None:
@@ -67,7 +80,7 @@ def build(norm, rng):
     return Network(*layers, Dense(HIDDEN, CLASSES, rng))
 
 
-def run(norm, digits, batch_size, seed, epochs):
+def run(norm: Norm, digits: Digits, batch_size: int, seed: int, epochs: int) -> float:
     """Train a network, and return its accuracy on the test digits."""
     x_train, x_test, labels_train, labels_test = digits
     rng = np.random.default_rng(seed)
@@ -78,7 +91,7 @@ def run(norm, digits, batch_size, seed, epochs):
     return accuracy(network, x_test, labels_test)
 
 
-def sweep(digits, epochs):
+def sweep(digits: Digits, epochs: int) -> Results:
     """Return the accuracies for each norm, of shape (batch sizes, seeds)."""
     results = {norm: np.empty((len(BATCH_SIZES), len(SEEDS))) for norm in NORMS}
     runs = list(product(NORMS, enumerate(BATCH_SIZES), enumerate(SEEDS)))
@@ -87,7 +100,7 @@ def sweep(digits, epochs):
     return results
 
 
-def conclusion(results):
+def conclusion(results: Results) -> str:
     """Return in one sentence what small batches do to each norm."""
     of_batch_norm = results[NORMS[0]].mean(axis=1)
     best = of_batch_norm.argmax()
@@ -102,7 +115,7 @@ def conclusion(results):
     )
 
 
-def save_picture(results, path):
+def save_picture(results: Results, path: Path) -> None:
     figure = Figure(figsize=(8, 5), layout="constrained", dpi=120)
     axes = figure.subplots()
     for i, (norm, accuracies) in enumerate(results.items()):
@@ -117,7 +130,7 @@ def save_picture(results, path):
     figure.savefig(path)
 
 
-def main():
+def main() -> None:
     arguments = example_parser(__doc__, epochs=6).parse_args()
     picture = picture_path(arguments.out, "small_batches")
 

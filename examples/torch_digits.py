@@ -11,30 +11,35 @@ folder ``results``.
 # sphinx_gallery_thumbnail_path = "images/torch_digits.png"
 
 import copy
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from _network import unit_digits
 from _output import draw_runs, example_parser, picture_path, set_accuracy_axis, style
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import nn
 
 import cybn.torch
 
 SEEDS = range(3)
 BATCH_SIZE = 64
-WAYS = {
+Change: TypeAlias = Callable[[nn.Module], nn.Module]
+WAYS: dict[str, tuple[Change, str]] = {
     "PyTorch": (lambda model: model, "#8a8a8a"),
     "converted": (cybn.torch.convert, "#00798c"),
     "fused": (lambda model: cybn.torch.convert(model, fuse=True), "#d1495b"),
 }
 
 
-def dense_network():
+def dense_network() -> nn.Module:
     return nn.Sequential(nn.Linear(64, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 10))
 
 
-def convolutional_network():
+def convolutional_network() -> nn.Module:
     return nn.Sequential(
         nn.Unflatten(1, (1, 8, 8)),
         *(nn.Conv2d(1, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(inplace=True)),
@@ -46,19 +51,19 @@ def convolutional_network():
 NETWORKS = {"dense": dense_network, "convolutional": convolutional_network}
 
 
-def load(seed):
+def load(seed: int) -> tuple[torch.Tensor, ...]:
     """Return training and test rows and labels as tensors."""
     x_train, x_test, *labels = unit_digits(seed)
     rows = [torch.from_numpy(x.astype(np.float32)) for x in (x_train, x_test)]
     return *rows, *map(torch.from_numpy, labels)
 
 
-def accuracy(model, x, labels):
+def accuracy(model: nn.Module, x: torch.Tensor, labels: torch.Tensor) -> float:
     with torch.no_grad():
-        return (model.eval()(x).argmax(1) == labels).float().mean().item()
+        return float((model.eval()(x).argmax(1) == labels).float().mean())
 
 
-def train(build, change, seed, epochs):
+def train(build: Callable[[], nn.Module], change: Change, seed: int, epochs: int) -> list[float]:
     """Return the test accuracy after each epoch."""
     torch.manual_seed(seed)
     x_train, x_test, labels_train, labels_test = load(seed)
@@ -75,7 +80,7 @@ def train(build, change, seed, epochs):
     return curve
 
 
-def norm_digits(change):
+def norm_digits(change: Change) -> list[torch.Tensor]:
     """Return what a norm makes of the same rows with one thread and with two."""
     x = torch.randn(1347, 256, generator=torch.Generator().manual_seed(0))
     norm, results, before = change(nn.BatchNorm1d(256)), [], torch.get_num_threads()
@@ -86,7 +91,9 @@ def norm_digits(change):
     return results
 
 
-def save_picture(results, epochs, path):
+def save_picture(
+    results: Mapping[str, Mapping[str, NDArray[np.float64]]], epochs: int, path: Path
+) -> None:
     figure = Figure(figsize=(10, 4), layout="constrained", dpi=120)
     for axes, (name, ways) in zip(figure.subplots(1, 2), results.items(), strict=True):
         for way, curves in ways.items():
@@ -98,7 +105,7 @@ def save_picture(results, epochs, path):
     figure.savefig(path)
 
 
-def main():
+def main() -> None:
     arguments = example_parser(__doc__, epochs=5).parse_args()
     picture = picture_path(arguments.out, "torch_digits")
     torch.set_num_threads(1)  # the networks are small

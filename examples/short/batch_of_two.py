@@ -6,8 +6,11 @@ Batch norm makes a sample's result depend on the others in its batch, the more t
 batch is. Group norm looks at each sample alone.
 """
 
+from collections.abc import Callable
+
 import matplotlib.pyplot as plt
 import numpy as np
+from numpy.typing import NDArray
 
 import cybn
 
@@ -17,10 +20,10 @@ sample = data[:1]
 sizes = [2, 4, 8, 16, 32, 64]
 
 
-def spread(norm, size):
+def spread(norm: Callable[..., tuple[NDArray[np.float32], object]], size: int) -> float:
     """How much the first feature of the sample varies from batch to batch."""
     others = (rng.choice(data, size - 1) for _ in range(300))
-    return np.std([norm(np.concatenate([sample, batch]))[0][0, 0] for batch in others])
+    return float(np.std([norm(np.concatenate([sample, batch]))[0][0, 0] for batch in others]))
 
 
 by_batch = [spread(cybn.batch_norm, size) for size in sizes]

@@ -33,5 +33,5 @@ plane = np.stack(np.meshgrid(np.linspace(-8, 8, 200), np.linspace(-8, 8, 200)), 
 logit = np.maximum(bn(plane.reshape(-1, 2) @ w1), 0) @ w2
 
 plt.imshow(logit.reshape(200, 200) > 0, extent=(-8, 8, 8, -8), alpha=0.3)
-plt.scatter(*x.T, c=label, s=6)
+plt.scatter(x[:, 0], x[:, 1], c=label, s=6)
 plt.show()
