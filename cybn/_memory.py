@@ -23,8 +23,10 @@ _setting = None
 
 def empty_like(x, dtype=None):
     """Return an array of x's shape and dtype, or another, in C order, whose values are not set."""
-    dtype = dtype or x.dtype
-    nbytes = x.size * dtype.itemsize
+    if dtype is None:
+        dtype, nbytes = x.dtype, x.nbytes
+    else:
+        nbytes = x.size * dtype.itemsize
     if nbytes < LARGE:
         return empty(x.shape, dtype)
     return np.ndarray(x.shape, dtype, native.Block(nbytes, _limit()))
