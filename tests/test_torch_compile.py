@@ -2,9 +2,10 @@
 
 import copy
 
+from torch_peer import channels_last, leaf, same, torch
+
 import pytest
 from torch import nn
-from torch_peer import channels_last, leaf, same, torch
 
 import cybn.torch
 

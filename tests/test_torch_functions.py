@@ -2,6 +2,8 @@
 
 import copy
 
+from torch_peer import FUNCTIONS, channels_last, leaf, torch
+
 import numpy as np
 import pytest
 from levels import run_python
@@ -9,7 +11,6 @@ from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.testing import assert_close
 from torch.testing._internal.common_methods_invocations import op_db
-from torch_peer import FUNCTIONS, channels_last, leaf, torch
 
 import cybn
 import cybn.torch

@@ -1,10 +1,11 @@
 """First, second and third derivatives of cybn.torch's functions."""
 
+from torch_peer import channels_last, torch
+
 import pytest
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
 from torch.testing import assert_close
-from torch_peer import channels_last, torch
 
 import cybn.torch
 

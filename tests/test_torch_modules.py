@@ -7,11 +7,12 @@ import io
 import pickle
 import warnings
 
+from torch_peer import leaf, same, torch
+
 import pytest
 from torch import nn
 from torch.testing import assert_close
 from torch.testing._internal.common_modules import module_db
-from torch_peer import leaf, same, torch
 
 import cybn.torch
 

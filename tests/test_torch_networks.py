@@ -4,8 +4,9 @@ import copy
 import sys
 from pathlib import Path
 
-import pytest
 from torch_peer import torch
+
+import pytest
 
 import cybn.torch
 
