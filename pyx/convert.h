@@ -8,8 +8,6 @@
 #include <string.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
-#elif defined(__aarch64__) && defined(__ARM_NEON)
-#include <arm_neon.h>
 #endif
 
 /* a - b, exactly rounded: where there is a choice, on the units that multiply, as those that add
@@ -22,122 +20,95 @@ static inline double difference(double a, double b) {
 #endif
 }
 
-/* A register of float64, from and to each storage type, and from a mask. `stream` goes past the
- * caches, with two registers' values at once: what is written there comes in whole lines, or
- * halves and quarters of one. (In 16 bit, where it takes four, it also stores what stays, as `past`
- * says.) A strip is four registers, so that a loop over strips has enough for three or four
- * arrays. */
-#if defined(__x86_64__) && defined(__AVX512F__)
-#define STRIP 32
-#define VECTOR 16
-typedef __m512d_u wide;
-typedef __m512 floats;
-static inline floats floats_of(const wide *v) {
-    __m512 low = _mm512_castps256_ps512(_mm512_cvtpd_ps(v[0]));
-    return _mm512_insertf32x8(low, _mm512_cvtpd_ps(v[1]), 1);
-}
-static inline wide load_float(const float *from) { return _mm512_cvtps_pd(_mm256_loadu_ps(from)); }
-static inline wide load_double(const double *from) { return _mm512_loadu_pd(from); }
-static inline wide load_byte(const unsigned char *from) {
-    return _mm512_cvtepi32_pd(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i_u *)from)));
-}
-static inline void store_float(float *to, wide v) { _mm256_storeu_ps(to, _mm512_cvtpd_ps(v)); }
-static inline void store_double(double *to, wide v) { _mm512_storeu_pd(to, v); }
-static inline void stream_float(float *to, const wide *v, int past) {
-    _mm512_stream_ps(to, floats_of(v));
-}
-static inline void stream_double(double *to, const wide *v, int past) {
-    _mm512_stream_pd(to, v[0]);
-    _mm512_stream_pd(to + 8, v[1]);
-}
-#elif defined(__x86_64__) && defined(__AVX__)
-#define STRIP 16
-#define VECTOR 8
-typedef __m256d_u wide;
-typedef __m256 floats;
-static inline floats floats_of(const wide *v) {
-    return _mm256_set_m128(_mm256_cvtpd_ps(v[1]), _mm256_cvtpd_ps(v[0]));
-}
-static inline wide load_float(const float *from) { return _mm256_cvtps_pd(_mm_loadu_ps(from)); }
-static inline wide load_double(const double *from) { return _mm256_loadu_pd(from); }
-static inline wide load_byte(const unsigned char *from) {
-    int bytes;
-    memcpy(&bytes, from, sizeof bytes);
-    return _mm256_cvtepi32_pd(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(bytes)));
-}
-static inline void store_float(float *to, wide v) { _mm_storeu_ps(to, _mm256_cvtpd_ps(v)); }
-static inline void store_double(double *to, wide v) { _mm256_storeu_pd(to, v); }
-static inline void stream_float(float *to, const wide *v, int past) {
-    _mm256_stream_ps(to, floats_of(v));
-}
-static inline void stream_double(double *to, const wide *v, int past) {
-    _mm256_stream_pd(to, v[0]);
-    _mm256_stream_pd(to + 4, v[1]);
-}
-#elif defined(__x86_64__) && defined(__SSE4_1__)
-#define STRIP 8
-#define VECTOR 4
-typedef __m128d_u wide;
-static inline wide load_float(const float *from) {
-    return _mm_cvtps_pd(_mm_castsi128_ps(_mm_loadl_epi64((const __m128i_u *)from)));
-}
-static inline wide load_double(const double *from) { return _mm_loadu_pd(from); }
-static inline wide load_byte(const unsigned char *from) {
-    short bytes;
-    memcpy(&bytes, from, sizeof bytes);
-    return _mm_cvtepi32_pd(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(bytes)));
-}
-static inline void store_float(float *to, wide v) {
-    _mm_storel_epi64((__m128i_u *)to, _mm_castps_si128(_mm_cvtpd_ps(v)));
-}
-static inline void store_double(double *to, wide v) { _mm_storeu_pd(to, v); }
-static inline void stream_float(float *to, const wide *v, int past) {
-    _mm_stream_ps(to, _mm_movelh_ps(_mm_cvtpd_ps(v[0]), _mm_cvtpd_ps(v[1])));
-}
-static inline void stream_double(double *to, const wide *v, int past) {
-    _mm_stream_pd(to, v[0]);
-    _mm_stream_pd(to + 2, v[1]);
-}
-#elif defined(__aarch64__) && defined(__ARM_NEON)
-/* Stores of whole lines in a row go past the caches by themselves there. */
-#define STRIP 8
-#define VECTOR 8
-typedef float64x2_t wide __attribute__((aligned(8), may_alias));
-static inline wide load_float(const float *from) { return vcvt_f64_f32(vld1_f32(from)); }
-static inline wide load_double(const double *from) { return vld1q_f64(from); }
-static inline wide load_byte(const unsigned char *from) {
-    unsigned short bytes;
-    memcpy(&bytes, from, sizeof bytes);
-    uint16x8_t shorts = vmovl_u8(vreinterpret_u8_u16(vdup_n_u16(bytes)));
-    return vcvtq_f64_u64(vmovl_u32(vget_low_u32(vmovl_u16(vget_low_u16(shorts)))));
-}
-static inline void store_float(float *to, wide v) { vst1_f32(to, vcvt_f32_f64(v)); }
-static inline void store_double(double *to, wide v) { vst1q_f64(to, v); }
-static inline void stream_float(float *to, const wide *v, int past) {
-    vst1q_f32(to, vcvt_high_f32_f64(vcvt_f32_f64(v[0]), v[1]));
-}
-static inline void stream_double(double *to, const wide *v, int past) {
-    vst1q_f64(to, v[0]);
-    vst1q_f64(to + 2, v[1]);
-}
-#else   /* the compiler's own vectors */
-#define STRIP 8
-#define VECTOR 8
-typedef double wide;
-static inline wide load_float(const float *from) { return *from; }
-static inline wide load_double(const double *from) { return *from; }
-static inline wide load_byte(const unsigned char *from) { return *from; }
-static inline void store_float(float *to, wide v) { *to = (float)v; }
-static inline void store_double(double *to, wide v) { *to = v; }
-static inline void stream_float(float *to, const wide *v, int past) {
-    store_float(to, v[0]);
-    store_float(to + 1, v[1]);
-}
-static inline void stream_double(double *to, const wide *v, int past) {
-    store_double(to, v[0]);
-    store_double(to + 1, v[1]);
-}
+/* What a level adds to the compiler's own vectors, which fill one REGISTER of so many bytes: loads
+ * of as many numbers as it has float64 (gcc 12 would widen them one by one, or by halves), halves
+ * of it joined, the upper halves of numbers of 32 bit, and whether any bit is set. */
+typedef int int_at __attribute__((aligned(1), may_alias));
+typedef short short_at __attribute__((aligned(1), may_alias));
+#if defined(__AVX512F__)
+#define REGISTER 64
+#define WHOLE(name) _mm512_##name
+#define HALF(name) _mm256_##name
+#define floats_at(from) _mm256_loadu_ps(from)
+#define shorts_at(from) _mm_loadu_si128((const __m128i_u *)(from))
+#define bytes_at(from) _mm_loadl_epi64((const __m128i_u *)(from))
+#define joined(a, b) _mm512_insertf32x8(_mm512_castps256_ps512((__m256)(a)), (__m256)(b), 1)
+#define uppers(a, b) _mm512_permutex2var_epi16((__m512i)(a), _mm512_set_epi32( \
+    0x3f003d, 0x3b0039, 0x370035, 0x330031, 0x2f002d, 0x2b0029, 0x270025, 0x230021, \
+    0x1f001d, 0x1b0019, 0x170015, 0x130011, 0xf000d, 0xb0009, 0x70005, 0x30001), (__m512i)(b))
+#define uppers_at(from) ((words)_mm256_cvtepu16_epi32(shorts_at(from)) << 16)
+#elif defined(__AVX2__)
+#define REGISTER 32
+#define WHOLE(name) _mm256_##name
+#define HALF(name) _mm_##name
+#define floats_at(from) _mm_loadu_ps(from)
+#define shorts_at(from) _mm_loadl_epi64((const __m128i_u *)(from))
+#define bytes_at(from) _mm_cvtsi32_si128(*(const int_at *)(from))
+#define joined(a, b) _mm256_set_m128((__m128)(b), (__m128)(a))
+#define uppers(a, b) _mm256_permute4x64_epi64( \
+    _mm256_packus_epi32((__m256i)((a) >> 16), (__m256i)((b) >> 16)), 0xd8)
+#define uppers_at(from) _mm_unpacklo_epi16(_mm_setzero_si128(), shorts_at(from))
+#define any_of(mask) _mm256_movemask_epi8((__m256i)(mask))
+#else
+#define REGISTER 16
+#define joined(a, b) ((longs){(long long)(a), (long long)(b)})
+#define any_of(mask) ((((longs)(mask))[0] | ((longs)(mask))[1]) != 0)
+#if defined(__SSE4_1__)
+#define WHOLE(name) _mm_##name
+#define HALF(name) _mm_##name
+#define floats_at(from) (__m128)_mm_loadl_epi64((const __m128i_u *)(from))
+#define shorts_at(from) _mm_cvtsi32_si128(*(const int_at *)(from))
+#define bytes_at(from) _mm_cvtsi32_si128(*(const short_at *)(from))
+#define uppers_at(from) _mm_unpacklo_epi16(_mm_setzero_si128(), shorts_at(from))
+#define floats_of(a, b) _mm_movelh_ps(_mm_cvtpd_ps(a), _mm_cvtpd_ps(b))
+#define uppers(a, b) _mm_packus_epi32((__m128i)((a) >> 16), (__m128i)((b) >> 16))
+#else
+#define uppers(a, b) joined(__builtin_convertvector((a) >> 16, shorts), \
+                            __builtin_convertvector((b) >> 16, shorts))
 #endif
+#endif
+#ifndef floats_of
+#define floats_of(a, b) \
+    joined(__builtin_convertvector(a, floats), __builtin_convertvector(b, floats))
+#endif
+#define STEP (REGISTER / 8)
+
+typedef double wide __attribute__((vector_size(REGISTER), aligned(8), may_alias));
+typedef float floats __attribute__((vector_size(REGISTER / 2), aligned(4), may_alias));
+typedef unsigned short shorts __attribute__((vector_size(REGISTER / 2)));
+typedef unsigned long long longs __attribute__((vector_size(REGISTER)));
+typedef wide wide_at __attribute__((aligned(1)));
+
+/* From and to each storage type, and from a mask. A strip is four registers, so that a loop over
+ * strips has enough for three or four arrays. */
+#define STRIP (4 * STEP)
+#ifdef WHOLE
+#define VECTOR (2 * STEP)
+static inline wide load_float(const float *from) { return WHOLE(cvtps_pd)(floats_at(from)); }
+static inline wide load_byte(const unsigned char *from) {
+    return WHOLE(cvtepi32_pd)(HALF(cvtepu8_epi32)(bytes_at(from)));
+}
+static inline void stream(void *to, wide v) { WHOLE(stream_pd)(to, v); }
+#else   /* stores of whole lines in a row go past the caches by themselves on aarch64 */
+#define VECTOR (4 * STEP)
+static inline wide load_float(const float *from) { return (wide){from[0], from[1]}; }
+static inline wide load_byte(const unsigned char *from) { return (wide){from[0], from[1]}; }
+static inline void stream(void *to, wide v) { *(wide_at *)to = v; }
+#endif
+static inline wide load_double(const double *from) { return *(const wide *)from; }
+static inline void store_float(float *to, wide v) { *(floats *)to = __builtin_convertvector(v, floats); }
+static inline void store_double(double *to, wide v) { *(wide *)to = v; }
+
+/* Past the caches, with two registers' values at once: what is written there comes in whole lines,
+ * or halves and quarters of one. (In 16 bit, where it takes four, it also stores what stays, as
+ * `past` says.) */
+static inline void stream_float(float *to, const wide *v, int past) {
+    stream(to, (wide)floats_of(v[0], v[1]));
+}
+static inline void stream_double(double *to, const wide *v, int past) {
+    stream(to, v[0]);
+    stream(to + STEP, v[1]);
+}
 
 #include "half.h"
 
@@ -155,7 +126,6 @@ static inline void put_double(double *to, double v) { *to = v; }
     if (!pointer_) __builtin_unreachable(); \
     pointer_; }))
 
-#define STEP (sizeof(wide) / sizeof(double))
 #define STREAMED(to) (sizeof *(to) < sizeof(float) ? 4 * STEP : 2 * STEP)
 
 /* The function for the type that a pointer has. */
