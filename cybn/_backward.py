@@ -8,7 +8,7 @@ from numpy import empty  # a look-up less in each small call
 from ._cache import Cache, Gradients
 from ._checks import insist
 from ._geometry import as_input, as_residual, check_out, check_written, is_plain
-from ._memory import empty_like
+from ._memory import empty_array, empty_like
 from ._normalize import Arrays
 from ._runtime import kernels, schedule
 
@@ -75,7 +75,8 @@ def backward(dy, cache, *, out=None, residual_out=None):
     x, geometry = cache.x, cache._geometry
     if x is None:
         raise ValueError("cache: expected one that holds x, got that of a call with out=x: omit it")
-    dx = empty_like(x) if out is None else out
+    nbytes = x.nbytes
+    dx = empty_array(x.shape, x.dtype, nbytes) if out is None else out
     shape = geometry.parameters
     flat = shape if len(shape) == 1 else math.prod(shape)
     dgamma = None if cache._gamma is None else empty(flat, cache._gamma.dtype)
@@ -85,8 +86,9 @@ def backward(dy, cache, *, out=None, residual_out=None):
         arrays.third, arrays.dresidual = cache._third, _residual_out(cache, residual_out)
     arrays.where, arrays.counts = cache._where, cache._counts
     arrays.saved = cache._saved
-    arrays.scratch = empty(geometry.scratch_size) if geometry.scratch_size else None
-    how = geometry.layout, cache._settings, schedule(3 * x.nbytes)
+    if geometry.scratch_size:
+        arrays.scratch = empty(geometry.scratch_size)
+    how = geometry.layout, cache._settings, schedule(3 * nbytes)
     if not x.size or not kernels.backward(*how, arrays):
         _check(arrays, cache)
         if x.size:
@@ -98,7 +100,7 @@ def backward(dy, cache, *, out=None, residual_out=None):
     if len(shape) != 1:  # each has that of its own parameter
         pairs = (dgamma, cache._gamma), (dbeta, cache._beta)
         dgamma, dbeta = (None if each is None else each.reshape(own.shape) for each, own in pairs)
-    gradients = Gradients(dx, dgamma, dbeta)
+    gradients = tuple.__new__(Gradients, (dx, dgamma, dbeta))  # as above
     if arrays.dresidual is not None:
         gradients.dresidual = arrays.dresidual if residual_out is None else residual_out
     return gradients

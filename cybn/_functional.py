@@ -4,7 +4,9 @@ import numpy as np
 
 from ._geometry import as_input, as_mask, batch_geometry, is_plain
 from ._normalize import Arrays, normalize
-from ._settings import settings_of
+from ._settings import known_settings, settings_of
+
+of_int = batch_geometry.of_int  # a frame less in each small call
 
 
 def batch_norm(
@@ -119,7 +121,10 @@ def batch_norm(
     array([[0., 0.],
            [1., 1.]], dtype=float32)
     """
-    settings = settings_of(training, momentum, eps, True, activation)
+    try:  # a frame less in each small call
+        settings = known_settings(training, momentum, eps, True, activation)
+    except TypeError:
+        settings = settings_of(training, momentum, eps, True, activation)
     arrays = Arrays(x, out, gamma, beta, running_mean, running_var, residual)
     return normalize_batch(arrays, settings, axis, where)
 
@@ -137,7 +142,7 @@ def normalize_batch(arrays, settings, axis, where, counters=None):
     training = settings.training
     if not is_plain(x):
         x = arrays.x = as_input(x, "x")
-    geometry = batch_geometry(x.shape, axis)
+    geometry = (of_int if type(axis) is int else batch_geometry)(x.shape, axis)
     mask = None if where is None else (*as_mask(where, x.shape, axis), where)
     if training and geometry.values == 1 and x.size:
         raise ValueError(

@@ -69,6 +69,7 @@ def _of_shape(*, tuples):
                 axis = _as_axis(axis, tuples)
             return cached(shape, axis, *options) if options else cached(shape, axis)
 
+        geometry.of_int = cached
         return geometry
 
     return decorate

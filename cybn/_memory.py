@@ -23,13 +23,15 @@ _setting = None
 
 def empty_like(x, dtype=None):
     """Return an array of x's shape and dtype, or another, in C order, whose values are not set."""
-    if dtype is None:
-        dtype, nbytes = x.dtype, x.nbytes
-    else:
-        nbytes = x.size * dtype.itemsize
+    dtype = x.dtype if dtype is None else dtype
+    return empty_array(x.shape, dtype, x.size * dtype.itemsize)
+
+
+def empty_array(shape, dtype, nbytes):
+    """Return an array of `nbytes` in C order, whose values are not set."""
     if nbytes < LARGE:
-        return empty(x.shape, dtype)
-    return np.ndarray(x.shape, dtype, native.Block(nbytes, _limit()))
+        return empty(shape, dtype)
+    return np.ndarray(shape, dtype, native.Block(nbytes, _limit()))
 
 
 @cache

@@ -17,7 +17,7 @@ from ._geometry import (
     check_written,
     commit,
 )
-from ._memory import empty_like
+from ._memory import empty_array
 from ._runtime import kernels, schedule
 from ._settings import settings_of
 
@@ -31,18 +31,19 @@ def normalize(given, arrays, geometry, settings, mask=None, counters=None):
     `given` is what x was converted from, `mask` what `as_mask` returns, and from what, or None.
     `counters` is a function of the number of values: see `normalize_batch`.
     """
-    x = arrays.x
-    if arrays.out is None:
-        arrays.out = empty_like(x)
-    y = arrays.out
+    x, y, residual = arrays.x, arrays.out, arrays.third
+    nbytes = x.nbytes
+    if y is None:
+        y = arrays.out = empty_array(x.shape, x.dtype, nbytes)
     count = geometry.values
     if mask is not None:
         arrays.where, arrays.counts, count, _ = mask
     if counters is not None:
         counters = counters(count)
-    residual = arrays.third
-    way = schedule((2 if residual is None else 3) * x.nbytes)
-    allocate(arrays, geometry)
+    way = schedule((2 if residual is None else 3) * nbytes)
+    arrays.saved = empty(geometry.saved_size)
+    if geometry.scratch_size:
+        arrays.scratch = empty(geometry.scratch_size)
     # The kernel takes the usual arrays as they are; it refuses what is to be converted or is wrong.
     taken = (
         geometry.direct

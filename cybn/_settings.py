@@ -14,14 +14,15 @@ EXPECTED = ", ".join(
 def settings_of(training=True, momentum=0.0, eps=1e-5, centered=True, activation=None):
     """Return the Settings of a call; raise if one of them is of a wrong type, or out of range."""
     try:
-        return _settings_of(training, momentum, eps, centered, activation)
+        return known_settings(training, momentum, eps, centered, activation)
     except TypeError:
         pass  # one of them cannot be looked up
-    return _settings_of.__wrapped__(training, momentum, eps, centered, activation)
+    return known_settings.__wrapped__(training, momentum, eps, centered, activation)
 
 
 @lru_cache(maxsize=1024, typed=True)
-def _settings_of(training, momentum, eps, centered, activation):
+def known_settings(training, momentum, eps, centered, activation):
+    """As `settings_of`; but what cannot be looked up is an error that does not say which it is."""
     momentum, eps = check_settings(training, momentum, eps)
     return kernels.Settings(training, centered, momentum, eps, *checked_activation(activation))
 

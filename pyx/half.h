@@ -97,9 +97,11 @@ static inline double get_float16(const float16 *from) {
 }
 static inline all_words upper_float16(all_words v) {
     all_words size = v & 0x7fffffff, large = (all_words)((all_floats)size > 0x1p16f);
+    all_words subnormal = (all_words)((all_floats)size < 0x1p-14f);
+    all_words units = (all_words)((all_floats)size + 0.5f) << 16;       /* of 2**-24 */
     size = (size & ~large) | (large & 143u << 23);      /* 2**16, which becomes infinity */
-    size = without(13, (all_words)((all_floats)size * 0x1p-112f));
-    return (size << 3 & 0x7fffffff) | (v & 0x80000000);
+    size = without(13, (all_words)((all_floats)size * 0x1p-112f)) << 3 & 0x7fffffff;
+    return (size & ~subnormal) | (units & subnormal) | (v & 0x80000000);
 }
 static inline wide line_of_float16(all_words low, all_words high) {
     return (wide)uppers(upper_float16(low), upper_float16(high));

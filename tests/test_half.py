@@ -44,6 +44,8 @@ def telling_values(dtype):
     ends = [largest, beyond, np.nextafter(beyond, 0), 2 * largest, 1e39, 2.0**200, 1e308]
     ends += [np.finfo(np.float64).max, np.inf, 5e-324, 1e-300, 0.0]
     around = [numbers, ties, np.nextafter(ties, -np.inf), np.nextafter(ties, np.inf)]
+    # And so far from a tie that it would be one after a step on the way.
+    around += [ties + sign * ties * 2.0**-bits for bits in (14, 20, 23, 24, 30) for sign in (-1, 1)]
     all_ones = np.array([(1 << 63) - 1]).view(np.float64)  # a NaN whose bits are on the brink
     return np.concatenate([*around, ends, np.negative(ends), [np.nan], all_ones.repeat(64)])
 

@@ -31,7 +31,7 @@ def lines(path):
 )
 def test_code_runs(path):
     for package in PACKAGES:
-        if f"import {package}" in (text := path.read_text()) or f", {package}\n" in text:
+        if re.search(rf"^>>> (import|from) .*\b{package}\b", path.read_text(), re.MULTILINE):
             pytest.importorskip(package)
     attempted = doctest.testfile(str(path), module_relative=False)
     assert attempted.attempted > 0
