@@ -122,13 +122,16 @@ def test_same_bits_in_every_way(rng, monkeypatch, dtype, activation):
                         assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("offset", [0, 1, 4])
 @pytest.mark.parametrize("shape", [(131, 7, 96), (50, 9, 100), (3000, 33)])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_gradients_that_go_past_the_caches(rng, monkeypatch, dtype, shape, offset):
+def test_gradients_that_go_past_the_caches(rng, monkeypatch, dtype, shape, offset, training):
     """Not part by part, and where the residual's gradient lies otherwise in its lines than dx."""
     case = make_case(rng, shape, -1, dtype)
-    _, cache = cybn.batch_norm(case.x, axis=-1, activation="relu", residual=residual_of(rng, case))
+    options = tracked((case.running_mean, case.running_var)) | {"training": training, "axis": -1}
+    residual = residual_of(rng, case)
+    _, cache = cybn.batch_norm(case.x, activation="relu", residual=residual, **options)
     memory = [np.empty(case.x.size + 16, dtype) for _ in range(2)]
     starts = [-array.ctypes.data % 64 // array.itemsize for array in memory]
     dx, dresidual = (
