@@ -72,6 +72,11 @@ print(json.dumps(sorted(set(sys.modules) - before)))
     assert packages - cython_bookkeeping <= {"cybn", "numpy"}
 
 
+def test_numbers_of_16_bit_do_not_import_ml_dtypes():
+    code = "import sys, numpy, cybn; cybn.BatchNorm(3)(numpy.ones((4, 3), numpy.float16))"
+    run_python("-c", f"{code}; assert 'ml_dtypes' not in sys.modules")
+
+
 def test_what_is_imported_when_it_is_asked_for():
     """Functions that a program needs once; they import no package that they serve."""
     code = """
