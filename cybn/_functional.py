@@ -3,7 +3,7 @@
 import numpy as np
 
 from ._geometry import as_input, as_mask, batch_geometry, is_plain
-from ._normalize import Arrays, normalize
+from ._normalize import Arrays, exchange_with, normalize
 from ._settings import known_settings, settings_of
 
 of_int = batch_geometry.of_int  # a frame less in each small call
@@ -23,6 +23,7 @@ def batch_norm(
     where=None,
     activation=None,
     residual=None,
+    group=None,
     out=None,
 ):
     """Normalize `x` over all axes but one, then scale by gamma and shift by beta.
@@ -121,22 +122,28 @@ def batch_norm(
     array([[0., 0.],
            [1., 1.]], dtype=float32)
     """
-    try:  # a frame less in each small call
-        settings = known_settings(training, momentum, eps, True, activation)
-    except TypeError:
-        settings = settings_of(training, momentum, eps, True, activation)
-    arrays = Arrays(x, out, gamma, beta, running_mean, running_var, residual)
-    return normalize_batch(arrays, settings, axis, where)
+    exchange = exchange_with(group) if group is not None and training else None
+    try:
+        try:  # a frame less in each small call
+            settings = known_settings(training, momentum, eps, True, activation)
+        except TypeError:
+            settings = settings_of(training, momentum, eps, True, activation)
+        arrays = Arrays(x, out, gamma, beta, running_mean, running_var, residual)
+        return normalize_batch(arrays, settings, axis, where, None, exchange)
+    except Exception as error:
+        if exchange is not None:
+            exchange.fail(error)
+        raise
 
 
 forward = batch_norm
 
 
-def normalize_batch(arrays, settings, axis, where, counters=None):
-    """As `batch_norm`; for a layer, `counters` says what else changes with the running arrays.
+def normalize_batch(arrays, settings, axis, where, counters=None, exchange=None):
+    """As `batch_norm`, with its `exchange_with` a group, or None.
 
-    It is a function of the number of values, which returns an object and new values of its
-    attributes, or None.
+    For a layer, `counters` says what else changes with the running arrays: it is a function of the
+    number of values, which returns an object and new values of its attributes, or None.
     """
     given = x = arrays.x
     training = settings.training
@@ -144,12 +151,12 @@ def normalize_batch(arrays, settings, axis, where, counters=None):
         x = arrays.x = as_input(x, "x")
     geometry = (of_int if type(axis) is int else batch_geometry)(x.shape, axis)
     mask = None if where is None else (*as_mask(where, x.shape, axis), where)
-    if training and geometry.values == 1 and x.size:
+    if training and geometry.values == 1 and x.size and exchange is None:
         raise ValueError(
             f"x: expected more than 1 value per channel when training, got shape {x.shape}; "
             "use training=False (a layer's eval()), or drop a last batch of one"
         )
-    if training and mask is not None and (mask[2] == 1).any():
+    if training and mask is not None and exchange is None and (mask[2] == 1).any():
         raise ValueError(
             "where: expected none or more than 1 value per channel when training, got 1 in channel "
             f"{np.flatnonzero(mask[1] == 1)[0]}; select more, or use training=False"
@@ -159,4 +166,4 @@ def normalize_batch(arrays, settings, axis, where, counters=None):
             "running_mean: expected an array because training=False, got None; pass the "
             "statistics of the training, or training=True to use those of x"
         )
-    return normalize(given, arrays, geometry, settings, mask, counters)
+    return normalize(given, arrays, geometry, settings, mask, counters, exchange)
