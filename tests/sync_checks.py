@@ -25,7 +25,7 @@ PARTS = (7, 1, 0, 24)[:SIZE]  # samples of each rank
 ROWS = slice(sum(PARTS[:RANK]), sum(PARTS[: RANK + 1]))
 CHECKS = {}
 CHANNELS = 5
-HALF_ULP = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8 / 2, torch.float16: 2.0**-11}
+HALF_ULP = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
 
 
 def check(*options):
@@ -115,12 +115,12 @@ LAYOUTS = "NC", "NCL", "NCHW", "channels last", "NCDHW"
 
 def one_process(x, dy, residual=None, activation=None, momentum=0.1, eps=1e-5):
     """Return y, the gradients and running statistics of the whole batch, by PyTorch, in float64."""
-    x, dy = x.double().contiguous().requires_grad_(), dy.double().contiguous()
+    x, dy = x.double().clone().contiguous().requires_grad_(), dy.double().contiguous()
     weight, bias = (each.requires_grad_() for each in parameters(torch.float64))
     running = torch.zeros(CHANNELS, dtype=x.dtype), torch.ones(CHANNELS, dtype=x.dtype)
     y = F.batch_norm(x, *running, weight, bias, True, momentum, eps)
     if residual is not None:
-        residual = residual.double().contiguous().requires_grad_()
+        residual = residual.double().clone().requires_grad_()
         y = y + residual
     y = y if activation is None else ACTIVATIONS[activation](y)
     y.backward(dy)
@@ -281,7 +281,7 @@ def one_rank_has_no_samples(needs_gradient):
 @check()
 def one_value_in_total():
     x = draw(1 if RANK == 0 else 0, CHANNELS)
-    with pytest.raises(ValueError, match="more than 1 value per channel over all members"):
+    with pytest.raises(ValueError, match="more than 1 value per channel.* over all members"):
         layer()(x)
 
 
@@ -379,7 +379,7 @@ def compiled():
         assert all(map(torch.equal, *results))
         assert torch.equal(module.running_var, peer.running_var)
         whole = torch.compile(layer(), backend="aot_eager", fullgraph=True)
-        with pytest.raises(torch._dynamo.exc.Unsupported, match=r"torch\.compiler\.disable"):
+        with pytest.raises(torch._dynamo.exc.Unsupported, match="_normalize_in"):
             whole(x)
 
 

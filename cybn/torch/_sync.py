@@ -25,9 +25,9 @@ class TorchGroup:
 
     def allgather(self, vector):
         """Return the float64 vectors of all members, in the order of their ranks."""
-        rows = torch.empty(self.size, vector.size, dtype=torch.float64)
+        rows = torch.empty(self.size * vector.size, dtype=torch.float64)
         distributed.all_gather_into_tensor(rows, torch.from_numpy(vector), self._processes)
-        return rows.numpy()
+        return rows.view(self.size, -1).numpy()
 
 
 class _SyncNorm(torch.autograd.Function):
