@@ -11,8 +11,9 @@ for package in ("matplotlib", "sklearn", "threadpoolctl", "tqdm"):
 
 FOLDER = Path(__file__).parents[1] / "examples"
 EXAMPLES = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
-if not importlib.util.find_spec("torch"):
-    EXAMPLES.remove("torch_digits")
+for example, package in {"torch_digits": "torch", "mpi_digits": "mpi4py"}.items():
+    if not importlib.util.find_spec(package):
+        EXAMPLES.remove(example)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
