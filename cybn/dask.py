@@ -21,7 +21,7 @@ except ImportError as error:
         'cybn.dask: expected dask.array 2024.8 or later: python -m pip install "cybn[dask]"'
     ) from error
 
-__all__ = ["moments", "normalize"]
+__all__ = ["moments", "normalize"]  # others without an underscore are names of tasks
 
 
 def moments(array, axis=1, where=None, *, split_every=None):
@@ -88,10 +88,9 @@ def moments(array, axis=1, where=None, *, split_every=None):
     start, stop = _checked_axes(array, axis)
     masked = where is not None
     parts = da.map_blocks(
-        _chunk_moments,
+        moments_of_chunk,
         *([array, _as_mask(where, array, start, stop)] if masked else [array]),
         channels=tuple(range(start, stop)),
-        token="moments",
         meta=np.empty((0,) * array.ndim, object),
     )
     totals = da.reduction(
@@ -110,7 +109,7 @@ def moments(array, axis=1, where=None, *, split_every=None):
     return delayed(_concatenate, pure=True)(totals.tolist(), masked)
 
 
-def _chunk_moments(x, where=None, *, channels):
+def moments_of_chunk(x, where=None, *, channels):
     with num_threads(1):
         return moments_of_array(x, channels, where)
 
@@ -195,8 +194,8 @@ def normalize(array, by, *, axis=None, ddof=0, eps=0.0):
     >>> import cybn.dask, dask.array as da
     >>> x = da.random.default_rng(0).normal(5, 2, (100, 4), chunks=(10, 2))
     >>> y = cybn.dask.normalize(x, cybn.dask.moments(x))
-    >>> y
-    dask.array<normalize, shape=(100, 4), dtype=float64, chunksize=(10, 2), chunktype=numpy.ndarray>
+    >>> y.shape, y.dtype, y.chunksize
+    ((100, 4), dtype('float64'), (10, 2))
     >>> y.std(axis=0).compute().round(6)
     array([1., 1., 1., 1.])
     """
@@ -207,12 +206,11 @@ def normalize(array, by, *, axis=None, ddof=0, eps=0.0):
         delayed(make, pure=True)(by, channels) if isinstance(by, Delayed) else make(by, channels)
     )
     return array.map_blocks(
-        _normalize_chunk,
+        normalize_chunk,
         arrays=delayed(arrays, traverse=False, pure=True),
         function=function,
         slices=[_slices(i, array.chunks[i]) for i in range(start, stop)],
         start=start,
-        token="normalize",
         meta=as_input(array._meta, "array"),
     )
 
@@ -276,7 +274,7 @@ def _slices(axis, sizes):
     return [slice(*ends) for ends in pairwise(accumulate(sizes, initial=0))]
 
 
-def _normalize_chunk(x, arrays, function, slices, start, block_id):
+def normalize_chunk(x, arrays, function, slices, start, block_id):
     here = tuple(each[i] for each, i in zip(slices, block_id[start:], strict=False))
     with num_threads(1):
         return function(x, *(None if array is None else array[here] for array in arrays))

@@ -18,6 +18,7 @@ import dask  # noqa: E402
 import dask.array as da  # noqa: E402
 import dask.array.tests.test_reductions as of_dask  # noqa: E402
 from dask.delayed import Delayed, delayed  # noqa: E402
+from distributed import Client, LocalCluster  # noqa: E402
 from halves import HALVES  # noqa: E402
 
 import cybn.dask  # noqa: E402
@@ -342,6 +343,45 @@ class TestErrors:
         *_, said = process.stderr.splitlines()
         assert said.startswith("ImportError: cybn.dask:")
         assert 'pip install "cybn[dask]"' in said
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Of two processes of two threads each."""
+    cluster = LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None)
+    with cluster, Client(cluster, timeout=30, set_as_default=False) as client:
+        yield client
+
+
+class TestOnACluster:
+    """Each call ends by itself, or with an error after a minute."""
+
+    def test_bits_are_those_of_one_process(self, rng, client):
+        _, axis, array = drawn(rng, "NCHW, all")
+        for where in None, array > 9:
+            lazy = cybn.dask.moments(array, axis, where)
+            actual = client.compute(lazy).result(timeout=60)
+            assert_same_bits(actual, lazy.compute())
+            y = client.compute(cybn.dask.normalize(array, lazy)).result(timeout=60)
+            assert_array_equal(y, cybn.dask.normalize(array, actual).compute())
+
+    def test_by_a_layer(self, rng, client):
+        x, axis, array = drawn(rng, "NHWC, all")
+        bn = cybn.BatchNorm(17, axis=axis)
+        bn(x)
+        y = client.compute(cybn.dask.normalize(array, bn)).result(timeout=60)
+        assert_array_equal(y, bn.eval()(x))
+
+    def test_of_chunks_that_are_there(self, rng, client):
+        _, axis, array = drawn(rng, "N, C, both")
+        there = client.persist(array)
+        actual = client.compute(cybn.dask.moments(there, axis)).result(timeout=60)
+        assert_same_bits(actual, cybn.dask.moments(array, axis).compute())
+
+    def test_an_error_of_a_worker_arrives(self, client):
+        broken = da.from_delayed(delayed(np.ones)((3, 2), object), (3, 2), float)
+        with refused(TypeError, "x", "objects"):
+            client.compute(cybn.dask.moments(broken)).result(timeout=60)
 
 
 def statistic(name):
