@@ -1,18 +1,23 @@
 """cybn.dask: the numbers of cybn, in any chunks, whoever computes them."""
 
+import doctest
+import importlib
 import os
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from levels import run_python_unchecked
+from levels import TESTS, run_python_unchecked
 from numpy.testing import assert_array_equal
 
 import cybn
 
-PACKAGES = "dask", "distributed"
-if not os.environ.get("CYBN_TEST_PEERS"):  # which fails where they are missing
-    for package in PACKAGES:
-        pytest.importorskip(package)
+# Without a package its tests skip, or fail where CYBN_TEST_PEERS is set.
+needs = importlib.import_module if os.environ.get("CYBN_TEST_PEERS") else pytest.importorskip
+needs("dask")
+needs("distributed")
 
 import dask  # noqa: E402
 import dask.array as da  # noqa: E402
@@ -424,3 +429,37 @@ class TestReductionsOfDask:
         of_dask.reduction_2d_test(
             statistic(name), da.from_array(x, chunks=chunks), getattr(np, name), x, False
         )
+
+
+class TestPage:
+    """What docs/dask_cluster.md shows."""
+
+    PAGE = TESTS.parent / "docs" / "dask_cluster.md"
+
+    def test_code_runs(self):
+        failed, attempted = doctest.testfile(str(self.PAGE), module_relative=False)
+        assert attempted > 10
+        assert failed == 0
+
+    def test_ray(self, rng, tmp_path):
+        needs("ray")
+        (tmp_path / "pieces").mkdir()
+        pieces = rng.normal(9.0, 4.0, (5, 100, 3))
+        for i, piece in enumerate(pieces):
+            np.save(tmp_path / "pieces" / f"{i}.npy", piece)
+        (code,) = re.findall(r"```python\n([^`]*import ray\n[^`]*)```", self.PAGE.read_text())
+        code += "np.savez('total.npz', count=total.count, mean=total.mean, m2=total.m2)\n"
+        (tmp_path / "recipe.py").write_text(code)
+        process = subprocess.run(
+            [sys.executable, "recipe.py"],
+            env=os.environ | {"HOME": str(tmp_path), "RAY_USAGE_STATS_ENABLED": "0"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert process.returncode == 0, process.stderr
+        with np.load(tmp_path / "total.npz") as total:
+            actual = cybn.Moments(**total)
+        assert_same_bits(actual, cybn.Moments.merge(map(cybn.moments, pieces)))
