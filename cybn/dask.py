@@ -39,7 +39,7 @@ def moments(array, axis=1, where=None, *, split_every=None):
     axis : int or tuple of int
         The channel axis, or several adjacent ones.
     where : dask.array.Array or array_like of bool, optional
-        The values that count, as in `cybn.moments`. It is rechunked as `array` is. Where lengths
+        The values that count, as in `cybn.moments`. It is rechunked as the array is. Where lengths
         are unknown, it has as many chunks, as ``~dask.array.isnan(array)`` has.
     split_every : int or dict, optional
         How many moments are merged at a time, as in Dask's own reductions: in all, or for each axis
@@ -63,7 +63,7 @@ def moments(array, axis=1, where=None, *, split_every=None):
 
     Notes
     -----
-    The bits depend on how `array` is chunked and on `split_every`, which fix the tree. They do not
+    The bits depend on how the array is chunked and on `split_every`, which fix the tree. They do not
     depend on the scheduler, on the number of workers, or on which of them is first. `cybn.moments`
     says how much the moments of parts, merged, can differ from those of the whole.
 
@@ -201,10 +201,9 @@ def normalize(array, by, *, axis=None, ddof=0, eps=0.0):
     """
     make, function, axis = _way(by, axis, ddof, eps)
     start, stop = _checked_axes(array, axis)
-    channels = array.shape[start:stop]
-    arrays = (
-        delayed(make, pure=True)(by, channels) if isinstance(by, Delayed) else make(by, channels)
-    )
+    if isinstance(by, Delayed):
+        make = delayed(make, pure=True)
+    arrays = make(by, array.shape[start:stop])
     return array.map_blocks(
         normalize_chunk,
         arrays=delayed(arrays, traverse=False, pure=True),
@@ -309,18 +308,18 @@ def _as_mask(where, array, start, stop):
     where = da.asarray(where)
     if where.dtype != bool:
         raise TypeError(f"where: expected bool, got {where.dtype}; use where != 0")
-    whole = where[(None,) * (array.ndim - where.ndim)]
+    lead = array.ndim - where.ndim
+    whole = where[(None,) * lead]
     # (N,) of (N, N) would be taken for a mask of the channels.
-    fits = whole is where or whole.shape[start:stop] == (1,) * (stop - start)
+    fits = lead == 0 or (lead > 0 and whole.shape[start:stop] == (1,) * (stop - start))
     chunks = {}
-    for axis, lengths in enumerate(zip(whole.shape, array.shape, strict=False)):
-        if np.isnan(lengths).any():
-            fits &= whole.numblocks[axis] == array.numblocks[axis]
-        elif lengths[0] == lengths[1]:
+    for axis, (length, expected) in enumerate(zip(whole.shape, array.shape, strict=False)):
+        if length == expected:
             chunks[axis] = array.chunks[axis]
-        else:
-            fits &= lengths[0] == 1
-    if not fits or whole.ndim != array.ndim:
+        elif length != 1:
+            unknown = np.isnan([length, expected]).any()
+            fits &= unknown and whole.numblocks[axis] == array.numblocks[axis]
+    if not fits:
         raise ValueError(
             f"where: expected shape {array.shape}, with as many chunks where that is unknown, or "
             f"length 1 on some axes, got {where.shape}; use where[:, None] for an axis it lacks"

@@ -4,8 +4,9 @@ from dask.array import Array
 from dask.delayed import Delayed
 from numpy.typing import ArrayLike
 
-from ._layer import TrackingLayer
+from ._batch_norm_layer import BatchNorm
 from ._moments import Moments
+from ._norm_layers import InstanceNorm
 
 __all__ = ["moments", "normalize"]
 
@@ -20,7 +21,7 @@ def moments(
 ) -> Delayed: ...
 def normalize(
     array: Array,
-    by: TrackingLayer | Moments | Delayed,
+    by: BatchNorm | InstanceNorm | Moments | Delayed,
     *,
     axis: _Axis | None = None,
     ddof: SupportsIndex = 0,

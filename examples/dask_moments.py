@@ -7,6 +7,13 @@ Zarr. Then they take the mean and the deviation of each field with `cybn.dask.mo
 progress bars. ``python examples/dask_moments.py`` (first: ``pip install ".[dask,examples]"``)
 compares time and digits with Dask's own ``mean`` and ``std`` and with NumPy's, and leaves a picture
 in the folder ``results``.
+
+.. image:: /images/dask_moments.png
+
+* cybn is the fastest, although reading takes a good part of the time: one pass gives both.
+* Dask's results are float32, as the data are. Asked for float64, they are as exact as cybn's.
+* NumPy, in one process, loads all of the data, and its float32 sums lose digits where values are
+  far from 0, as those of the pressure.
 """
 
 # sphinx_gallery_thumbnail_path = "images/dask_moments.png"

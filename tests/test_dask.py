@@ -118,11 +118,15 @@ class TestMoments:
         assert_same_moments(actual, cybn.moments(x, axis, where=~np.isnan(x)))
 
     @pytest.mark.parametrize("shape", [(6, 1, 9, 11), (6, 1, 1, 1), (9, 11), (1, 17, 1, 1)])
-    @pytest.mark.parametrize("kind", ["NumPy's", "chunked otherwise"])
+    @pytest.mark.parametrize("kind", ["NumPy's", "chunked otherwise", "of unknown lengths"])
     def test_of_masks_that_broadcast(self, rng, shape, kind):
         x, axis, array = drawn(rng, "NCHW, all")
         where = rng.random(shape) < 0.6
         given = where if kind == "NumPy's" else da.from_array(where, chunks=3)
+        if kind == "of unknown lengths":
+            array = with_unknown_lengths(array)
+            if shape[0] == 6:  # in the array's chunks
+                given = with_unknown_lengths(given.rechunk({0: 2}))
         actual = cybn.dask.moments(array, axis, given).compute()
         assert_same_moments(actual, cybn.moments(x, axis, where))
 
