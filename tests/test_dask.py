@@ -159,13 +159,19 @@ class TestMoments:
             of_config = cybn.dask.moments(array, axis).compute()
         assert_same_bits(of_config, cybn.dask.moments(array, axis, split_every=2).compute())
 
-    def test_neighbours_are_merged_first(self, rng):
+    @pytest.mark.parametrize("split_every", [2, 3, 4, 64, {0: 3}])
+    def test_so_many_neighbours_are_merged_at_a_time(self, rng, split_every):
+        """Along one axis. For powers of two that is how `Moments.merge` does it itself."""
         x = rng.normal(size=(100, 3))
+        parts = [cybn.moments(part) for part in np.split(x, range(7, 100, 7))]
+        merged = cybn.Moments.merge(parts)
+        count = split_every if isinstance(split_every, int) else split_every[0]
+        while len(parts) > 1:
+            starts = range(0, len(parts), count)
+            parts = [cybn.Moments.merge(parts[start : start + count]) for start in starts]
         array = da.from_array(x, chunks=(7, 3))
-        merged = cybn.Moments.merge(map(cybn.moments, np.split(x, range(7, 100, 7))))
-        for split_every in 2, 4, 64:
-            actual = cybn.dask.moments(array, split_every=split_every).compute()
-            assert_same_bits(actual, merged)
+        assert_same_bits(cybn.dask.moments(array, split_every=split_every).compute(), parts[0])
+        assert (parts[0].m2.tobytes() == merged.m2.tobytes()) == (count in (2, 4, 64))
 
     def test_chunks_are_made_once_and_late(self, rng):
         made = []
