@@ -1,95 +1,36 @@
 """cybn.dask: the numbers of cybn, in any chunks, whoever computes them."""
 
-import doctest
-import importlib
-import os
-import re
-import subprocess
-import sys
+from dask_peer import (
+    CHUNKED,
+    TOLERANCE,
+    assert_same_bits,
+    assert_same_moments,
+    drawn,
+    refused,
+    with_unknown_lengths,
+)
 
+import dask
+import dask.array as da
+import dask.array.tests.test_reductions as of_dask
 import numpy as np
 import pytest
-from levels import TESTS, run_python_unchecked
+from dask.delayed import Delayed, delayed
+from halves import HALVES
+from levels import run_python_unchecked
 from numpy.testing import assert_array_equal
 
 import cybn
+import cybn.dask
 
-# Without a package its tests skip, or fail where CYBN_TEST_PEERS is set.
-needs = importlib.import_module if os.environ.get("CYBN_TEST_PEERS") else pytest.importorskip
-needs("dask")
-needs("distributed")
-
-import dask  # noqa: E402
-import dask.array as da  # noqa: E402
-import dask.array.tests.test_reductions as of_dask  # noqa: E402
-from dask.delayed import Delayed, delayed  # noqa: E402
-from distributed import Client, LocalCluster  # noqa: E402
-from halves import HALVES  # noqa: E402
-
-import cybn.dask  # noqa: E402
-
-# (shape, axis, chunks): along any axes, those of the channels, or none.
-CHUNKED = {
-    "N, C": ((257, 65), 1, (32, 65)),
-    "N, C, both": ((257, 65), -1, (32, 16)),
-    "NCHW, samples": ((20, 17, 9, 11), 1, (3, -1, -1, -1)),
-    "NCHW, rows": ((3, 17, 9, 11), 1, (3, 17, 2, 11)),
-    "NCHW, all": ((6, 17, 9, 11), 1, (2, 5, 4, 6)),
-    "NHWC, all": ((6, 9, 11, 17), -1, (2, 4, 6, 5)),
-    "channels first": ((17, 3, 90), 0, (4, 3, 20)),
-    "one channel a chunk": ((40, 6), 1, (7, 1)),
-    "uneven": ((40, 6), 1, ((1, 30, 9), (4, 1, 1))),
-    "two axes": ((30, 4, 6, 5), (1, 2), (7, 3, 4, 2)),
-    "all axes but one": ((30, 4, 6), (1, 2), (7, 4, 5)),
-    "no axis but channels": ((5, 4), (0, 1), (2, 3)),
-    "1-D": ((100,), 0, (30,)),
-    "one chunk": ((9, 4), 1, (9, 4)),
-}
 all_chunks = pytest.mark.parametrize("name", CHUNKED)
 DTYPES = {**HALVES, **{name: np.dtype(name) for name in ("float32", "float64", "int16", "uint8")}}
-# A merge rounds a few times, at 1.1e-16 of |mean| + std, and of m2 times 1 + |mean| / std, which is
-# 3.3 here. There are up to 60 of them, most in different branches of the tree.
-TOLERANCE = 1e-14
 
 
 @pytest.fixture(autouse=True)
 def _in_this_thread():
     with dask.config.set(scheduler="synchronous"):
         yield
-
-
-def drawn(rng, name, dtype=np.float32):
-    """Return an array of a case, its axis, and the same in chunks."""
-    shape, axis, chunks = CHUNKED[name]
-    x = rng.normal(9.0, 4.0, shape).astype(dtype)
-    return x, axis, da.from_array(x, chunks=chunks)
-
-
-def with_unknown_lengths(array):
-    """Return an array of the same values whose chunks along the first axis have unknown lengths."""
-    everything = da.ones(len(array), dtype=bool, chunks=array.chunks[:1])
-    return array[everything]
-
-
-def assert_same_moments(actual, expected):
-    assert type(actual) is cybn.Moments
-    assert type(actual.count) is type(expected.count)
-    assert_array_equal(actual.count, expected.count)
-    scale = np.abs(expected.mean) + np.nan_to_num(expected.std())
-    assert actual.mean.shape == expected.mean.shape
-    assert np.all(np.abs(actual.mean - expected.mean) <= TOLERANCE * scale)
-    assert np.all(np.abs(actual.m2 - expected.m2) <= 10 * TOLERANCE * expected.m2)
-
-
-def refused(error, name, remedy=""):
-    """Expect an error that names an argument, and says what to do."""
-    return pytest.raises(error, match=rf"(?s)^{name}: .*{remedy}")
-
-
-def assert_same_bits(actual, expected):
-    assert_array_equal(actual.count, expected.count)
-    assert actual.mean.tobytes() == expected.mean.tobytes()
-    assert actual.m2.tobytes() == expected.m2.tobytes()
 
 
 class TestMoments:
@@ -361,45 +302,6 @@ class TestErrors:
         assert 'pip install "cybn[dask]"' in said
 
 
-@pytest.fixture(scope="module")
-def client():
-    """Of two processes of two threads each."""
-    cluster = LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None)
-    with cluster, Client(cluster, timeout=30, set_as_default=False) as client:
-        yield client
-
-
-class TestOnACluster:
-    """Each call ends by itself, or with an error after a minute."""
-
-    def test_bits_are_those_of_one_process(self, rng, client):
-        _, axis, array = drawn(rng, "NCHW, all")
-        for where in None, array > 9:
-            lazy = cybn.dask.moments(array, axis, where)
-            actual = client.compute(lazy).result(timeout=60)
-            assert_same_bits(actual, lazy.compute())
-            y = client.compute(cybn.dask.normalize(array, lazy)).result(timeout=60)
-            assert_array_equal(y, cybn.dask.normalize(array, actual).compute())
-
-    def test_by_a_layer(self, rng, client):
-        x, axis, array = drawn(rng, "NHWC, all")
-        bn = cybn.BatchNorm(17, axis=axis)
-        bn(x)
-        y = client.compute(cybn.dask.normalize(array, bn)).result(timeout=60)
-        assert_array_equal(y, bn.eval()(x))
-
-    def test_of_chunks_that_are_there(self, rng, client):
-        _, axis, array = drawn(rng, "N, C, both")
-        there = client.persist(array)
-        actual = client.compute(cybn.dask.moments(there, axis)).result(timeout=60)
-        assert_same_bits(actual, cybn.dask.moments(array, axis).compute())
-
-    def test_an_error_of_a_worker_arrives(self, client):
-        broken = da.from_delayed(delayed(np.ones)((3, 2), object), (3, 2), float)
-        with refused(TypeError, "x", "objects"):
-            client.compute(cybn.dask.moments(broken)).result(timeout=60)
-
-
 def statistic(name):
     """Return `mean`, `var` or `std` with the signature of Dask's own, from moments."""
 
@@ -440,41 +342,3 @@ class TestReductionsOfDask:
         of_dask.reduction_2d_test(
             statistic(name), da.from_array(x, chunks=chunks), getattr(np, name), x, False
         )
-
-
-class TestPage:
-    """What docs/dask_cluster.md shows."""
-
-    PAGE = TESTS.parent / "docs" / "dask_cluster.md"
-
-    def test_code_runs(self):
-        failed, attempted = doctest.testfile(str(self.PAGE), module_relative=False)
-        assert attempted > 10
-        assert failed == 0
-
-    @pytest.mark.parametrize("package", ["ray", "pyspark"])
-    def test_recipe(self, rng, tmp_path, package):
-        """pyspark also needs Java, so that it is nowhere a requirement."""
-        (pytest.importorskip if package == "pyspark" else needs)(package)
-        (tmp_path / "pieces").mkdir()
-        pieces = rng.normal(9.0, 4.0, (5, 100, 3))
-        for i, piece in enumerate(pieces):
-            np.save(tmp_path / "pieces" / f"{i}.npy", piece)
-        blocks = re.findall(r"```python\n(.*?)```", self.PAGE.read_text(), re.DOTALL)
-        (code,) = [each for each in blocks if re.search(rf"^(import|from) {package}\b", each, re.M)]
-        code += "np.savez('total.npz', count=total.count, mean=total.mean, m2=total.m2)\n"
-        (tmp_path / "recipe.py").write_text(code)
-        settings = {"RAY_USAGE_STATS_ENABLED": "0", "PYSPARK_PYTHON": sys.executable}
-        process = subprocess.run(
-            [sys.executable, "recipe.py"],
-            env=os.environ | settings | {"HOME": str(tmp_path)},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert process.returncode == 0, process.stderr
-        with np.load(tmp_path / "total.npz") as total:
-            actual = cybn.Moments(**total)
-        assert_same_bits(actual, cybn.Moments.merge(map(cybn.moments, pieces)))
