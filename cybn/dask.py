@@ -63,7 +63,7 @@ def moments(array, axis=1, where=None, *, split_every=None):
 
     Notes
     -----
-    The bits depend on how the array is chunked and on `split_every`, which fix the tree. They do not
+    The bits depend on the array's chunks and on `split_every`, which fix the tree. They do not
     depend on the scheduler, on the number of workers, or on which of them is first. `cybn.moments`
     says how much the moments of parts, merged, can differ from those of the whole.
 
