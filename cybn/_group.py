@@ -1,7 +1,24 @@
 """Statistics over all members of a group, each of which has a part of the batch.
 
-In each direction a member makes the kernels' first phase of its own part; all gather what it gave,
-merge it in the order of their ranks, and go on with the second phase.
+A member runs the kernels' first phase on its own part. All members gather what each has summed,
+merge it in the order of their ranks, and run the second phase, each on its own part again: one
+exchange in `batch_norm`, one in `backward`.
+
+A group has
+
+size : int
+    How many members there are.
+allgather(vector)
+    Takes a float64 array of shape (n,), and returns one of shape (size, n), with the vectors of all
+    members in the order of their ranks. n is the same for all members.
+
+or it has ``Get_size()`` and ``Allgather(vector, result)``, as a communicator of mpi4py does, whose
+lower-case ``allgather`` would pickle.
+
+All members gather vectors of one length, WIDTH, whatever they have. So members who disagree, or who
+have failed before, find that out together, where vectors of different lengths would be an error of
+the transport, or no error at all. It has room for 682 channels, or 1,029 in backward; what is left
+of more channels follows in a second exchange, of a length that all members know by then.
 """
 
 from functools import reduce
@@ -13,19 +30,16 @@ from ._moments import Moments, moments_of
 from ._normalize import empty_batch, local_statistics, normalize_checked
 from ._runtime import SERIAL, kernels
 
-# All members gather vectors of this length, whatever they have, so that those who disagree, or have
-# failed, find out together. What is longer, they gather in a second exchange when all agree on it.
 WIDTH = 2064
-FAILED, FORWARD, BACKWARD = range(3)
-CALLS = "an error", "forward", "backward"
-HEADER = "call", "length", "channels", "dtype", "eps", "count"
+HEADER = "call", "channels", "dtype", "eps", "length", "count"
 ROOM = WIDTH - len(HEADER)
+CALLS = FAILED, FORWARD, BACKWARD = "an error", "forward", "backward"
 DTYPES = "float16", "bfloat16", "float32", "float64"
-DIFFER = -1.0  # counts of the channels, which then come behind the moments
+DIFFER = -1  # in place of the count, where channels have counts of their own: behind the moments
 
 
 def exchange_of(group):
-    """Return an Exchange for a call, or None if a group has one member."""
+    """Return the Exchange of a call, or None if the group has one member."""
     if hasattr(group, "Allgather") and hasattr(group, "Get_size"):
         size = group.Get_size()
     elif hasattr(group, "allgather") and hasattr(group, "size"):
@@ -43,72 +57,72 @@ class Exchange:
 
     def __init__(self, group, size):
         self.group = group
-        self.moments = None  # of the values of all
+        self.moments = None  # of the values of all members
         self._size = size
         self._begun = False
 
     def fail(self, error):
-        """Tell the others about an error, unless they have heard of this member in the call."""
+        """Tell the other members of an error, if they wait for this one."""
         if not self._begun:
             message = f"{type(error).__name__}: {error}".encode()[:ROOM]
-            self._gather(_padded([FAILED, len(message)], np.frombuffer(message, np.uint8)))
+            header = CALLS.index(FAILED), 0, 0, 0, len(message), 0
+            self._gather(_padded(header, np.frombuffer(message, np.uint8)))
 
-    def merge(self, x, geometry, mask, settings, arrays):
-        """Give a call the moments of all members' values, and return how many there are."""
+    def merge(self, x, geometry, mask, eps, arrays):
+        """Give a call the statistics of all members' values, and return how many these are."""
         own = moments_of(local_statistics(x, geometry, mask))
-        parts = [own.mean.reshape(-1), own.m2.reshape(-1)]
-        count = own.count
-        if not isinstance(count, int):
-            parts, count = [*parts, count.reshape(-1)], DIFFER
-        rows = self._share(FORWARD, parts, x.dtype, settings.eps, count)
-        channels = len(parts[0])
-        merged = Moments.merge(_moments_in(row, channels) for row in rows)
+        mean, m2, count = own.mean.reshape(-1), own.m2.reshape(-1), own.count
+        behind = [] if isinstance(count, int) else [count.reshape(-1)]
+        values = np.concatenate([mean, m2, *behind])
+        header = FORWARD, mean.size, x.dtype.name, eps, DIFFER if behind else count
+        rows = self._share(header, values)
+        self.moments = merged = Moments.merge(_moments_in(row, mean.size) for row in rows)
         if np.any(np.equal(merged.count, 1)):
             raise ValueError(
-                "x: expected more than 1 value per channel, counted over all members of the group, "
-                "when training, got 1; use training=False (a layer's eval()), or drop a last batch"
+                "x: expected more than 1 value per channel over all members of the group when "
+                "training, got 1; use training=False (a layer's eval()), or drop a last batch"
             )
         count = merged.count
         with np.errstate(all="ignore"):
             arrays.merged = np.concatenate([merged.mean, merged.m2 / np.maximum(count, 1)])
-        arrays.counts = np.broadcast_to(np.asarray(count, FLOAT64), channels).copy()
-        self.moments = merged
+        arrays.counts = np.full(mean.size, count, FLOAT64)
         return count if isinstance(count, int) else count.reshape(geometry.statistics)
 
     def track(self, arrays, settings, counters):
         """Update the running arrays of a member that has no values."""
-        empty = empty_batch(arrays)
-        normalize_checked(*empty, settings, SERIAL, counters)
+        normalize_checked(*empty_batch(arrays), settings, SERIAL, counters)
 
     def add(self, layout, settings, schedule, arrays):
         """Give a call of backward what all members have summed."""
         out, arrays.out = arrays.out, None
-        arrays.merged = np.zeros(2 * len(arrays.counts))
+        channels = arrays.counts.size
+        arrays.merged = np.zeros(2 * channels)
         if arrays.x.size:
             insist(kernels.backward(layout, settings, schedule, arrays))
-        rows = self._share(BACKWARD, [arrays.merged], arrays.x.dtype, settings.eps, 0)
+        header = BACKWARD, channels, arrays.x.dtype.name, settings.eps, 0
+        rows = self._share(header, arrays.merged)
         with np.errstate(all="ignore"):
             arrays.merged = reduce(np.add, (values for _, values in rows))
         arrays.out = out
 
-    def _share(self, call, parts, dtype, eps, count):
-        """Return (header, values) of each member, if all agree."""
-        values = np.concatenate(parts)
-        header = call, len(values), len(parts[0]), DTYPES.index(dtype.name), eps, count
+    def _share(self, header, values):
+        """Return (count, values) of each member, if all agree."""
+        call, channels, dtype, eps, count = header
+        header = CALLS.index(call), channels, DTYPES.index(dtype), eps, values.size, count
         rows = self._gather(_padded(header, values[:ROOM]))
-        heads, first = rows[:, : len(HEADER)], rows[:, len(HEADER) :]
-        _check_failures(heads, first)
+        heads, rows = rows[:, : len(HEADER)], rows[:, len(HEADER) :]
+        _check_failures(heads, rows)
         _check_agreement(heads)
-        lengths = heads[:, HEADER.index("length")].astype(np.int64)
+        lengths, counts = heads[:, 4].astype(np.int64), heads[:, 5]
         if lengths.max() > ROOM:
             rest = np.zeros(lengths.max() - ROOM)
-            rest[: max(0, len(values) - ROOM)] = values[ROOM:]
-            first = np.concatenate([first, self._gather(rest)], axis=1)
-        return [(head, row[:n]) for head, row, n in zip(heads, first, lengths, strict=True)]
+            rest[: max(0, values.size - ROOM)] = values[ROOM:]
+            rows = np.concatenate([rows, self._gather(rest)], axis=1)
+        return [(counts[rank], rows[rank, : lengths[rank]]) for rank in range(self._size)]
 
     def _gather(self, vector):
         self._begun = True
-        shape = self._size, len(vector)
+        shape = self._size, vector.size
         if hasattr(self.group, "Allgather"):
             rows = np.empty(shape)
             self.group.Allgather(vector, rows)
@@ -120,23 +134,20 @@ class Exchange:
 
 
 def _padded(header, values):
-    vector = np.zeros(WIDTH)
-    vector[: len(header)] = header
-    vector[len(HEADER) : len(HEADER) + len(values)] = values
-    return vector
+    padding = np.zeros(ROOM - values.size)
+    return np.concatenate([header, values, padding], dtype=FLOAT64)
 
 
 def _moments_in(row, channels):
-    head, values = row
-    count = head[HEADER.index("count")]
-    count = values[2 * channels :].astype(np.int64) if count == DIFFER else int(count)
-    return Moments(count, values[:channels], values[channels : 2 * channels])
+    count, values = row
+    mean, m2, counts = np.split(values, [channels, 2 * channels])
+    return Moments(counts.astype(np.int64) if count == DIFFER else int(count), mean, m2)
 
 
-def _check_failures(heads, values):
+def _check_failures(heads, rows):
     """Raise if a member has failed, with what it says."""
-    for rank in np.flatnonzero(heads[:, 0] == FAILED):
-        message = values[rank, : int(heads[rank, 1])].astype(np.uint8).tobytes()
+    for rank in np.flatnonzero(heads[:, 0] == CALLS.index(FAILED)):
+        message = rows[rank, : int(heads[rank, 4])].astype(np.uint8).tobytes()
         raise ValueError(
             f"group: expected all members to join in, got an error on member {rank}: "
             f"{message.decode(errors='replace')}"
@@ -145,13 +156,10 @@ def _check_failures(heads, values):
 
 def _check_agreement(heads):
     """Raise unless all members make the same call, of as many channels, of one dtype and eps."""
-    names = {"call": CALLS.__getitem__, "dtype": DTYPES.__getitem__, "channels": str}
-    for name in ("call", "channels", "dtype", "eps"):
-        values, ranks = np.unique(heads[:, HEADER.index(name)], return_index=True)
-        if len(values) > 1:
-            show = (lambda value: str(float(value))) if name == "eps" else None
-            got = ", ".join(
-                f"{show(value) if show else names[name](int(value))} on member {rank}"
-                for rank, value in sorted(zip(ranks, values, strict=True))
-            )
+    shown = (lambda i: CALLS[int(i)]), int, (lambda i: DTYPES[int(i)]), float
+    for column, (name, show) in enumerate(zip(HEADER, shown, strict=False)):
+        values, ranks = np.unique(heads[:, column], return_index=True)
+        if values.size > 1:
+            each = sorted(zip(ranks, values, strict=True))
+            got = ", ".join(f"{show(value)} on member {rank}" for rank, value in each)
             raise ValueError(f"group: expected the same {name} on all members, got {got}")

@@ -59,11 +59,11 @@ def normalize(given, arrays, geometry, settings, mask=None, counters=None, excha
         allocate(arrays, geometry)
         _check(given, arrays, mask, geometry, settings.training)
         if exchange is not None:
-            count = exchange.merge(x, whole, mask, settings, arrays)
+            count = exchange.merge(x, whole, mask, settings.eps, arrays)
             counters = counters and counters(count)
         if x.size:
             taken = normalize_checked(arrays, geometry, settings, way, counters)
-        elif exchange is not None:
+        elif exchange is not None and arrays.running_mean is not None:
             exchange.track(arrays, settings, counters)
     cache = Cache(None if taken is OVERWRITTEN else x, arrays, geometry, settings, count)
     if residual is not None:

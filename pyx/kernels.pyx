@@ -45,7 +45,7 @@ from phases cimport arithmetic, plain_arithmetic, restore_arithmetic, run_phases
 from plan cimport Plan, Shape, keep_columns, make_plan, plan_map
 from rows cimport (
     ACTIVATION_COUNT, ACTIVATIONS, ADDED, CLIPPED, THREAD_SCRATCH, Activation, Fused, Mask,
-    bfloat16, float16, narrow, real, thread_scratch, widen,
+    bfloat16, float16, narrow, real, thread_scratch, to_line, widen,
 )
 from solve cimport settle_backward, settle_forward, solve_backward, solve_forward
 from sums cimport sum_pass
@@ -249,6 +249,9 @@ cdef void prepare(
     fused.third, fused.dresidual = views.third.data, views.dresidual.data
     fused.third_is_float = views.third.storage != views.x.storage
     fused.dresidual_is_float = views.dresidual.storage != views.x.storage
+    fused.dresidual_streams = (
+        call.stream and views.dresidual.storage == views.x.storage
+        and to_line(views.dresidual.data) == to_line(views.out.data))
     fused.is_early = False
     call.fused = NULL
     if fused.activation != NULL or fused.third != NULL or fused.dresidual != NULL:
@@ -409,9 +412,12 @@ def backward(
         call.coefficients[0], call.coefficients[1] = call.shift, row(&call, dx_slope_row)
     else:       # dx = (dy - 0) * scale + 0
         call.coefficients[0], call.coefficients[1] = call.coefficients[2], call.coefficients[3]
-    # A derivative of 0 or 1 is exact: what the residual gets is then dy of the norm.
+    # A derivative of 0 or 1 is exact: what the residual gets is then dy of the norm, and streamed
+    # if it has left the cache before it is mapped.
     if training and call.how == ADDED and views.dresidual.storage == views.x.storage:
         fused.is_early, call.dy = True, views.dresidual.data
+        if part_by_part(&call) or 2 * views.x.nbytes < call.cache_size:
+            fused.dresidual_streams = False
     fused.u, fused.out = call.u, call.out
     views.x.storage.set_passes(&call, views.x.data)
     plan_map(&call.plan, call.from_memory, not call.sums, call.threads)

@@ -6,8 +6,8 @@ from plan cimport (
     tile_at, unit_at,
 )
 from rows cimport (
-    ADDED, CLIPPED, LINE, STRIP, VECTOR, Coefficients, Fused, Mask, advanced, bytes_of, clear,
-    differentiate, finish, go_back, narrow, normalize, not_null, prefetch, prefetch_beside, real,
+    ADDED, CLIPPED, LINE, STRIP, VECTOR, Coefficients, Fused, Mask, advanced, clear, differentiate,
+    finish, give_residual, go_back, narrow, normalize, not_null, prefetch, prefetch_beside, real,
     scale, thread_lanes, to_line, widen,
 )
 
@@ -17,22 +17,17 @@ cdef extern from "cache.h" nogil:
 
 cdef inline void go_back_to_norm(
     const real* x, real* out, const double* values, double* g, Py_ssize_t n, Coefficients k,
-    Mask mask, const Fused* fused, int how,
+    Mask mask, const Fused* fused, int how, bint stream,
 ) noexcept nogil:
     """Make of the loss's gradient with respect to y that of the norm; it is the residual's, too."""
     cdef Py_ssize_t place = out - <real*>fused.out
-    cdef char* dresidual
     go_back(x, values, g, n, fused, how, place, k.first, k.first + 3 * k.apart,
             k.first + 4 * k.apart, k.step)
     if how == CLIPPED or fused.dresidual == NULL:
         return
-    dresidual = fused.dresidual + bytes_of(x, fused.dresidual_is_float, place)
     if mask != NULL:
         clear(g, n, mask)
-    if fused.dresidual_is_float:
-        narrow(g, <float*>dresidual, n, False)
-    else:
-        narrow(g, <real*>dresidual, n, False)
+    give_residual(x, g, n, fused, place, stream and fused.dresidual_streams)
 
 
 cdef inline void map_vector(
@@ -46,7 +41,7 @@ cdef inline void map_vector(
     if dy != NULL:
         widen(dy, wide_dy, n)
         if fused != NULL:
-            go_back_to_norm(x, out, values, wide_dy, n, k, mask, fused, how)
+            go_back_to_norm(x, out, values, wide_dy, n, k, mask, fused, how, stream)
     if dy == NULL:
         normalize(values, n, k)
         if fused != NULL:
@@ -66,7 +61,7 @@ cdef inline void prefetch_third(
     """What is read, and written, beside x and out."""
     if fused.third != NULL:
         prefetch_beside(x, fused.third, fused.third_is_float, place, n)
-    if fused.dresidual != NULL:
+    if fused.dresidual != NULL and not fused.dresidual_streams:
         prefetch_beside(x, fused.dresidual, fused.dresidual_is_float, place, n)
 
 

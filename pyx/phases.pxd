@@ -100,7 +100,7 @@ cdef inline void run_phases(
     for phase in range(first, last + 1):
         if (phase != SUMS_AGAIN and phase != SETTLE_AGAIN) or flag_is_raised(again):
             run_share(call, <Phase>phase, share, shares, again)
+            stream_fence()
             if shares > 1:
                 barrier()
-    stream_fence()
     restore_arithmetic(before)

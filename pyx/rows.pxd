@@ -66,6 +66,7 @@ cdef struct Fused:                      # what comes after the norm: y = act(nor
     char* dresidual                     # or NULL
     bint third_is_float                 # not of x's dtype
     bint dresidual_is_float
+    bint dresidual_streams              # whole lines of it past the caches
     bint is_early                       # dresidual is written with the sums, and mapped as dy
     const void* u                       # the first value of what is summed, and of what is written
     const void* out
@@ -101,6 +102,20 @@ cdef inline void widen_third(
         widen(<const float*>third, to, n)
     else:
         widen(<const real*>third, to, n)
+
+
+cdef inline void give_residual(
+    const real* x, const double* g, Py_ssize_t n, const Fused* fused, Py_ssize_t place,
+    bint stream,
+) noexcept nogil:
+    """Store what the residual gets."""
+    cdef char* to = fused.dresidual + bytes_of(x, fused.dresidual_is_float, place)
+    if fused.dresidual_is_float:
+        narrow(g, <float*>to, n, False)
+    elif stream:
+        narrow(g, <real*>to, n, True)
+    else:
+        narrow(g, <real*>to, n, False)
 
 
 cdef enum:              # how a call is fused, where that is a constant in the loop; else 0
@@ -188,7 +203,7 @@ cdef inline void sum_strip(
     cdef double wide_v[STRIP]
     cdef double selected[STRIP]
     cdef double d, e
-    cdef bint masked = mask != NULL
+    cdef bint streams, masked = mask != NULL
     cdef Py_ssize_t _, j, place = 0
     if t.fused != NULL:
         place = u - <const real*>t.fused.u
@@ -211,9 +226,11 @@ cdef inline void sum_strip(
         if t.fused != NULL:
             go_back(u, wide_v, wide_u, width, t.fused, t.how, place, shifts, t.slope, t.beta, 1)
             if t.how == ADDED and t.fused.is_early:
-                if ahead:
+                streams = (t.fused.dresidual_streams and width == STRIP
+                           and to_line(<const real*>t.fused.dresidual + place) == 0)
+                if ahead and not streams:
                     prefetch_beside(u, t.fused.dresidual, False, place + ahead, width)
-                narrow(wide_u, <real*>t.fused.dresidual + place, width, False)
+                give_residual(u, wide_u, width, t.fused, place, streams)
             if ahead and t.how != CLIPPED and t.fused.third != NULL:
                 prefetch_beside(u, t.fused.third, t.fused.third_is_float, place + ahead, width)
             place += stride

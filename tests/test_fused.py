@@ -122,6 +122,32 @@ def test_same_bits_in_every_way(rng, monkeypatch, dtype, activation):
                         assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("offset", [0, 1, 4])
+@pytest.mark.parametrize("shape", [(131, 7, 96), (50, 9, 100), (3000, 33)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradients_that_go_past_the_caches(rng, monkeypatch, dtype, shape, offset, training):
+    """Not part by part, and where the residual's gradient lies otherwise in its lines than dx."""
+    case = make_case(rng, shape, -1, dtype)
+    options = tracked((case.running_mean, case.running_var)) | {"training": training, "axis": -1}
+    residual = residual_of(rng, case)
+    _, cache = cybn.batch_norm(case.x, activation="relu", residual=residual, **options)
+    memory = [np.empty(case.x.size + 16, dtype) for _ in range(2)]
+    starts = [-array.ctypes.data % 64 // array.itemsize for array in memory]
+    dx, dresidual = (
+        array[start : start + case.x.size].reshape(shape)
+        for array, start in zip(memory, (starts[0], starts[1] + offset), strict=True)
+    )
+    expected = cybn.backward(case.dy, cache)
+    for stream in (True, False):
+        force_schedule(monkeypatch, lambda _, stream=stream: (True, stream, 1, 2))
+        gradients = cybn.backward(case.dy, cache, out=dx, residual_out=dresidual)
+        assert_array_equal(gradients.dx, expected.dx)
+        assert_array_equal(gradients.dresidual, expected.dresidual)
+        dx.fill(np.nan)
+        dresidual.fill(np.nan)
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("training", [True, False])
 def test_a_mask(rng, activation, training):

@@ -39,7 +39,8 @@ PUBLIC_NAMES = {
     "show_config",
     "weight_standardize",
 }
-ADAPTERS = {"cybn.sklearn": "sklearn", "cybn.torch": "torch"}  # and the packages that they serve
+# And the packages that they serve.
+ADAPTERS = {"cybn.dask": "dask.array", "cybn.sklearn": "sklearn", "cybn.torch": "torch"}
 PYTHON_MODULES = sorted(  # but those whose examples need other libraries: test_from_*.py runs them
     f"cybn.{module.name}"
     for module in pkgutil.iter_modules(cybn.__path__)
@@ -70,6 +71,11 @@ print(json.dumps(sorted(set(sys.modules) - before)))
     assert "cybn" in packages
     cython_bookkeeping = {name for name in packages if name.startswith(("cython_", "_cython_"))}
     assert packages - cython_bookkeeping <= {"cybn", "numpy"}
+
+
+def test_numbers_of_16_bit_do_not_import_ml_dtypes():
+    code = "import sys, numpy, cybn; cybn.BatchNorm(3)(numpy.ones((4, 3), numpy.float16))"
+    run_python("-c", f"{code}; assert 'ml_dtypes' not in sys.modules")
 
 
 def test_what_is_imported_when_it_is_asked_for():
