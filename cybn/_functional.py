@@ -66,6 +66,10 @@ def batch_norm(
         with a finite slope >= 0, ``"hardswish"`` [3]_ or ``"silu"`` [4]_.
     residual : array_like, optional
         Added before the activation: of x's shape and dtype, or float32 beside an x of 16 bit.
+    group : mpi4py.MPI.Comm or object, optional
+        Processes that each pass a part of one batch: in training, the statistics are those of all
+        parts, and so are the sums in `backward`. A communicator of mpi4py, or an object with
+        ``size`` and ``allgather``, as under Notes.
     out : numpy.ndarray, optional
         An array to store `y` in, of x's shape and dtype, C-contiguous and writable. In inference
         it may be `x` itself, or another view of all of it; `backward` cannot use the cache then.
@@ -93,6 +97,16 @@ def batch_norm(
 
     An empty `x`, or a `where` that selects nothing, leaves the running arrays as they are. A NaN or
     an infinity makes its own channel NaN, and no other.
+
+    A `group` has an int ``size`` and a method ``allgather(vector)``, which takes a float64 array of
+    shape (n,), as long for all members, and returns the arrays of all members in the order of their
+    ranks, of shape (size, n). In training, all members make the same calls of `batch_norm` and
+    `backward` in the same order, also with an empty `x`: each call gathers once (twice for more
+    than 1,029 channels, or 686 with `where`), in inference not at all. Statistics are merged in the
+    order of the ranks, so that mean, variance and running arrays have the same bits everywhere.
+    ``cache.count`` counts the values of all; dgamma and dbeta are those of a member's own part, to
+    be added up with the other gradients. An error of one member before it gathers, or a
+    disagreement on channels, dtype or eps, is an error of all.
 
     References
     ----------

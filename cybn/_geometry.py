@@ -151,6 +151,11 @@ def _adjacent(shape, axis, reduced=False):
     return positions[0], positions[-1] + 1
 
 
+def channel_axes(shape, axis):
+    """Return where the axes of the channels start and stop. axis: int or adjacent ones."""
+    return _adjacent(shape, _as_axis(axis, tuples=True))
+
+
 def _around(shape, start, stop):
     """Return the lengths before, from start to stop, and behind."""
     return math.prod(shape[:start]), math.prod(shape[start:stop]), math.prod(shape[stop:])
@@ -166,8 +171,7 @@ def as_mask(where, shape, axis):
         raise TypeError(f"where: expected bool, got {where.dtype}; use where != 0")
     if where.view(np.uint8).max(initial=0) > 1:  # a view of other bytes: they are True, too
         where = where.view(np.uint8) != 0
-    axis = _as_axis(axis, tuples=True)
-    start, stop = _adjacent(shape, axis)
+    start, stop = channel_axes(shape, axis)
     lengths = (1,) * (len(shape) - where.ndim) + where.shape
     of_channels = math.prod(lengths[start:stop]) != 1
     try:

@@ -31,7 +31,7 @@ exclude_patterns = [
 ]
 nitpicky = True
 # Attributes without a page, and other packages, whose pages are on the network.
-nitpick_ignore_regex = [("py:.*", r"copy|count|fit|mean|(numpy|sklearn|torch)\..*")]
+nitpick_ignore_regex = [("py:.*", r"copy|count|fit|mean|(dask|numpy|sklearn|torch)\..*")]
 default_role = "autolink"  # `name` in a docstring links to what it names, if there is such a page
 
 # The API pages: one for each name, and a parameter a line in long signatures.

@@ -51,7 +51,7 @@ def test_the_example_has_the_curve_of_one_process(tmp_path):
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
     example = ROOT / "examples" / "mpi_digits.py"
-    code, printed = run_mpi(2, example, "--epochs=2", "--out", tmp_path, timeout=120)
+    code, printed = run_mpi(2, example, "--epochs=1", "--out", tmp_path, timeout=120)
     assert code == 0, printed
     assert (tmp_path / "mpi_digits.png").stat().st_size > 10_000
     assert printed.count("The curve is that of one process") == 1, printed

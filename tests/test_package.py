@@ -39,7 +39,8 @@ PUBLIC_NAMES = {
     "show_config",
     "weight_standardize",
 }
-ADAPTERS = {"cybn.sklearn": "sklearn", "cybn.torch": "torch"}  # and the packages that they serve
+# And the packages that they serve.
+ADAPTERS = {"cybn.dask": "dask.array", "cybn.sklearn": "sklearn", "cybn.torch": "torch"}
 PYTHON_MODULES = sorted(  # but those whose examples need other libraries: test_from_*.py runs them
     f"cybn.{module.name}"
     for module in pkgutil.iter_modules(cybn.__path__)

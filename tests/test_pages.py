@@ -19,7 +19,7 @@ SHORT_EXAMPLES = [path for path in EXAMPLES if path.parent.name == "short"]
 URLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
 
 
-PACKAGES = "flax", "keras", "onnx", "sklearn", "torch"
+PACKAGES = "dask", "flax", "keras", "onnx", "sklearn", "torch"
 
 
 def lines(path):

@@ -25,6 +25,7 @@ from ._modules import (
     LayerNorm,
     RMSNorm,
 )
+from ._sync import SyncBatchNorm, SyncBatchNormAct
 
 __all__ = [
     "BatchNorm1d",
@@ -39,6 +40,8 @@ __all__ = [
     "InstanceNorm3d",
     "LayerNorm",
     "RMSNorm",
+    "SyncBatchNorm",
+    "SyncBatchNormAct",
     "batch_norm",
     "convert",
     "group_norm",

@@ -40,6 +40,12 @@ def forward(x, weight, bias, running_mean, running_var, residual, settings):
 
     In training the running tensors are written to, and nothing tells autograd.
     """
+    y, cache = forward_in(None, x, weight, bias, running_mean, running_var, residual, settings)
+    return y, cache._saved
+
+
+def forward_in(group, x, weight, bias, running_mean, running_var, residual, settings):
+    """As `forward`, of all members of a group, or None; return y as a tensor, and the Cache."""
     array, axis, strides = _in_c_order(x, settings.norm)
     gamma, beta = _as_array(weight), _as_array(bias)
     norm, number, training, momentum, eps, *_ = settings
@@ -56,6 +62,7 @@ def forward(x, weight, bias, running_mean, running_var, residual, settings):
             axis=axis,
             activation=core_activation(settings),
             residual=None if residual is None else _in_order_of(residual, axis),
+            group=group,
         )
     elif norm == "instance":
         y, cache = instance_norm(array, gamma, beta, axis=axis, eps=eps)
@@ -65,22 +72,25 @@ def forward(x, weight, bias, running_mean, running_var, residual, settings):
         y, cache = layer_norm(array, gamma, beta, axis=_trailing(number), eps=eps)
     else:
         y, cache = rms_norm(array, gamma, axis=_trailing(number), eps=eps)
-    return _as_tensor(y, x, strides), cache._saved
+    return _as_tensor(y, x, strides), cache
 
 
-def gradients(dy, x, saved, third, settings, needed):
+def gradients(dy, x, saved, third, settings, needed, group=None, counts=None):
     """Return dx, dweight, dbias and dresidual as tensors; None for what there is not.
 
     `saved` is from `forward`; `third` is the residual, if there is one, or instead the result if
     `settings.keeps_result()`. `needed` are dx, dweight, dbias and dresidual, if they are.
+    Of a group, whose members have `counts` values of each channel, all take part.
     """
     array, axis, strides = _in_c_order(x, settings.norm)
     geometry = _find_geometry(array.shape, axis, settings)
-    like = np.empty(geometry.parameters, array.dtype)  # of which the shape and dtype are asked
+    dtype = np.float32 if array.itemsize == 2 else array.dtype
+    like = np.empty(geometry.parameters, dtype)  # of which the shape and dtype are asked
     arrays = Arrays(None, None, *(like if each else None for each in needed[1:3]))
-    arrays.saved = saved
+    arrays.saved, arrays.counts = saved, counts
     arrays.third = None if third is None else _in_order_of(third, axis)
     cache = Cache(array, arrays, geometry, _kernel_settings(settings), geometry.values)
+    cache._group = group
     if third is not None:
         cache._residual_dtype = array.dtype
     results = backward(_in_order_of(dy, axis), cache)
@@ -126,7 +136,11 @@ def _trailing(number):
 
 
 def _as_array(tensor):
-    return None if tensor is None else tensor.numpy(force=True)
+    if tensor is None or tensor.dtype is not torch.bfloat16:
+        return None if tensor is None else tensor.numpy(force=True)
+    import ml_dtypes  # which PyTorch does without
+
+    return tensor.detach().view(torch.int16).numpy(force=True).view(ml_dtypes.bfloat16)
 
 
 def _in_order_of(tensor, axis):
@@ -139,19 +153,24 @@ def _in_c_order(x, norm):
 
     The last are None where the result has C order, too.
     """
-    array = x.numpy(force=True)
+    array = _as_array(x)
     if array.flags.c_contiguous:
         return array, 1, x.stride()
     if array.ndim > 2 and by_channel(norm):
         last = array.transpose(0, *range(2, array.ndim), 1)
         if last.flags.c_contiguous:
             return last, -1, x.stride()
-    return x.detach().contiguous().numpy(), 1, None
+    return _as_array(x.detach().contiguous()), 1, None
 
 
 def _as_tensor(array, x, strides):
     """Return an array from C order as a tensor like x: not a view, so that it can be changed."""
-    tensor = torch.from_numpy(array)
+    if array.dtype.name == "bfloat16":
+        memory = torch.from_numpy(array.view(np.int16)).untyped_storage()
+        tensor = torch.empty(0, dtype=torch.bfloat16)
+        tensor.set_(memory, 0, array.shape)
+    else:
+        tensor = torch.from_numpy(array)
     if strides is not None and tensor.stride() != strides:
         tensor.as_strided_(x.shape, strides)
     return tensor

@@ -7,6 +7,8 @@ from ._functional import batch_norm, group_norm, instance_norm, layer_norm, rms_
 
 
 class _Batch:
+    _normalize = staticmethod(batch_norm)
+
     def forward(self, input, residual=None, activation=None):
         """Normalize each channel, add `residual` and apply `activation`, if there are any."""
         self._check_input_dim(input)
@@ -20,7 +22,7 @@ class _Batch:
         if self.training and not self.track_running_stats:
             running = None, None
         given = input, *running, self.weight, self.bias, training, momentum, self.eps
-        return batch_norm(*given, residual=residual, activation=activation)
+        return self._normalize(*given, residual=residual, activation=activation)
 
 
 class _BatchAct(_Batch):
@@ -44,8 +46,9 @@ class _BatchAct(_Batch):
         `torch.nn.SyncBatchNorm.convert_sync_batchnorm` does so.
         """
         raise TypeError(
-            f"{type(self).__name__}: expected a conversion that knows its activation; "
-            "use a BatchNorm and the activation as modules of their own"
+            f"{type(self).__name__}: expected a conversion that knows its activation, such as "
+            "cybn.torch.SyncBatchNorm.convert_sync_batchnorm; for others use a BatchNorm and the "
+            "activation as modules of their own"
         )
 
 
