@@ -26,7 +26,7 @@ class TorchGroup:
     def allgather(self, vector):
         """Return the float64 vectors of all members, in the order of their ranks."""
         rows = torch.empty(self.size * vector.size, dtype=torch.float64)
-        distributed.all_gather_into_tensor(rows, torch.from_numpy(vector), self._processes)
+        distributed.all_gather_single(rows, torch.from_numpy(vector), self._processes)
         return rows.view(self.size, -1).numpy()
 
 
@@ -49,8 +49,8 @@ class _SyncNorm(torch.autograd.Function):
         x, weight, bias, third = ctx.saved_tensors
         needs = ctx.needs_input_grad
         needed = [*needs[1:4], needs[6]]
-        given = x, ctx.saved, third, ctx.settings, needed, ctx.group, ctx.counts
-        gradients = _Gradients.apply(dy, weight, bias, given)
+        others = ctx.settings, needed, ctx.group, ctx.counts
+        gradients = _Gradients.apply(dy, x, weight, bias, third, ctx.saved, others)
         dx, dweight, dbias, dresidual = (
             each if want else None for each, want in zip(gradients, needed, strict=True)
         )
@@ -61,8 +61,8 @@ class _Gradients(torch.autograd.Function):
     """The gradients, which have none themselves."""
 
     @staticmethod
-    def forward(ctx, dy, weight, bias, given):
-        return _arrays.gradients(dy, *given)
+    def forward(ctx, dy, x, weight, bias, third, saved, others):
+        return _arrays.gradients(dy, x, saved, third, *others)
 
     @staticmethod
     def backward(ctx, *_):
@@ -261,9 +261,7 @@ class SyncBatchNormAct(_modules._BatchAct, SyncBatchNorm):
 _SYNCHRONIZED = {
     getattr(owner, f"BatchNorm{n}d"): SyncBatchNorm for owner in (nn, _modules) for n in (1, 2, 3)
 }
-_SYNCHRONIZED |= {
-    getattr(_modules, f"BatchNormAct{n}d"): SyncBatchNormAct for n in (1, 2, 3)
-}
+_SYNCHRONIZED |= {getattr(_modules, f"BatchNormAct{n}d"): SyncBatchNormAct for n in (1, 2, 3)}
 _SYNCHRONIZED |= {each: each for each in (SyncBatchNorm, SyncBatchNormAct)}
 _SYNCHRONIZED[nn.SyncBatchNorm] = SyncBatchNorm
 
