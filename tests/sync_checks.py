@@ -304,13 +304,25 @@ def members_who_differ(what):
         module(draw(3, channels, dtype=dtype))
 
 
-@check()
-def an_error_on_one_rank_is_one_on_all():
-    module, x = layer(), draw(3, CHANNELS if RANK else CHANNELS + 1)
-    with pytest.raises(ValueError, match=r"got an error on member 0|gamma") as error:
-        module(x)
-    assert RANK == 0 or "gamma: expected shape" in str(error.value)
+WRONG = {  # what the first member gives, and what it is told
+    "channels": ((draw(3, CHANNELS + 1),), "gamma: expected shape"),
+    "dimensions": ((draw(CHANNELS),), "expected at least 2D"),
+    "no channels": ((draw(3, 0),), "should be non-zero"),
+    "dtype": ((torch.ones(3, CHANNELS, dtype=torch.int64),), "expected tensors of floating point"),
+    "residual": ((draw(3, CHANNELS), draw(3)), ""),
+    "activation": ((draw(3, CHANNELS), None, "gelu"), "activation: expected None"),
+}
+
+
+@check(*((what,) for what in WRONG))
+def an_error_on_one_rank_is_one_on_all(what):
+    module, (wrong, text) = layer(), WRONG[what]
+    given = (draw(3, CHANNELS),) if RANK else wrong
+    expected = f"got an error on member 0: .*{text}" if RANK else text
+    with pytest.raises((ValueError, TypeError, IndexError), match=expected):
+        module(*given)
     assert not module.running_mean.any()
+    assert_close(layer()(draw(3, CHANNELS)).isfinite().all(), torch.tensor(True))  # and goes on
 
 
 @check()

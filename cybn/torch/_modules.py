@@ -7,10 +7,12 @@ from ._functional import batch_norm, group_norm, instance_norm, layer_norm, rms_
 
 
 class _Batch:
-    _normalize = staticmethod(batch_norm)
-
     def forward(self, input, residual=None, activation=None):
         """Normalize each channel, add `residual` and apply `activation`, if there are any."""
+        return batch_norm(*self._arguments(input), residual=residual, activation=activation)
+
+    def _arguments(self, input):
+        """Return the first arguments of `batch_norm`, and count the batch in training."""
         self._check_input_dim(input)
         momentum = 0.0 if self.momentum is None else self.momentum
         if self.training and self.track_running_stats and self.num_batches_tracked is not None:
@@ -21,8 +23,7 @@ class _Batch:
         training = self.training or (running[0] is None and running[1] is None)
         if self.training and not self.track_running_stats:
             running = None, None
-        given = input, *running, self.weight, self.bias, training, momentum, self.eps
-        return self._normalize(*given, residual=residual, activation=activation)
+        return input, *running, self.weight, self.bias, training, momentum, self.eps
 
 
 class _BatchAct(_Batch):

@@ -7,24 +7,26 @@ from torch import distributed, nn
 from torch.autograd.graph import increment_version
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .._group import exchange_of
 from . import _arrays, _modules, _operators
 from ._activations import find_activation
-from ._functional import batch_norm
 
 _PLAIN = (torch.Tensor, nn.Parameter)
 
 
 class TorchGroup:
-    """A process group as `cybn.batch_norm` takes one: with a size, and `allgather`."""
+    """A process group, for one call, as `cybn.batch_norm` takes it: with a size, and `allgather`."""
 
-    __slots__ = ("_processes", "size")
+    __slots__ = ("_processes", "joined", "size")
 
     def __init__(self, processes):
         self._processes = processes
         self.size = distributed.get_world_size(processes)
+        self.joined = False
 
     def allgather(self, vector):
         """Return the float64 vectors of all members, in the order of their ranks."""
+        self.joined = True
         rows = torch.empty(self.size * vector.size, dtype=torch.float64)
         distributed.all_gather_single(rows, torch.from_numpy(vector), self._processes)
         return rows.view(self.size, -1).numpy()
@@ -73,18 +75,28 @@ class _Gradients(torch.autograd.Function):
 
 
 @torch._disable_dynamo  # as in torch.optim: it imports the compiler when it is called
-def _normalize_in(group, x, running_mean, running_var, *given, residual, activation):
-    """As `batch_norm` in training, of all members of a group."""
-    weight, bias, training, momentum, eps = given
+def _normalize_in(processes, module, *given):
+    """As `_normalize`, in a process group; if it raises, the other members are told."""
+    group = TorchGroup(processes)
+    try:
+        return _normalize(group, module, *given)
+    except Exception as error:
+        if not group.joined:
+            exchange_of(group).fail(error)
+        raise
+
+
+def _normalize(group, module, x, residual, activation):
+    """Return what a SyncBatchNorm makes of x in training, together with a group."""
     find_activation(activation)
+    for tensor in (x, residual, module.weight, module.bias, module.running_mean):
+        _check_plain(tensor)
+    x, mean, var, weight, bias, training, momentum, eps = module._arguments(x)
     name, slope = activation if isinstance(activation, tuple) else (activation, 0.0)
     settings = _arrays.Settings("batch", 0, training, momentum, eps, name, slope)
-    tensors = x, weight, bias, running_mean, running_var, residual
-    for tensor in tensors:
-        _check_plain(tensor)
-    y = _SyncNorm.apply(group, *tensors, settings)
-    if running_mean is not None and not running_mean.is_inference():
-        increment_version((running_mean, running_var))
+    y = _SyncNorm.apply(group, x, weight, bias, mean, var, residual, settings)
+    if mean is not None and not mean.is_inference():
+        increment_version((mean, var))
     return y
 
 
@@ -185,19 +197,19 @@ class SyncBatchNorm(_modules._Batch, _BatchNorm):
 
         In training, of all processes of the group together.
         """
-        if input.is_cpu or input.is_meta:
-            return super().forward(input, residual, activation)
-        y = nn.SyncBatchNorm.forward(self, input)
-        return find_activation(activation)(y if residual is None else y + residual)
-
-    def _normalize(self, input, *given, residual=None, activation=None):
-        initialized = distributed.is_available() and distributed.is_initialized()
-        if self.training and not input.is_meta and initialized:
-            group = TorchGroup(self.process_group)
-            if group.size > 1:
-                options = {"residual": residual, "activation": activation}
-                return _normalize_in(group, input, *given, **options)
-        return batch_norm(input, *given, residual=residual, activation=activation)
+        if not (input.is_cpu or input.is_meta):
+            y = nn.SyncBatchNorm.forward(self, input)
+            return find_activation(activation)(y if residual is None else y + residual)
+        together = (
+            self.training
+            and not input.is_meta
+            and distributed.is_available()
+            and distributed.is_initialized()
+            and distributed.get_world_size(self.process_group) > 1
+        )
+        if together:
+            return _normalize_in(self.process_group, self, input, residual, activation)
+        return super().forward(input, residual, activation)
 
     @staticmethod
     def convert_sync_batchnorm(module, process_group=None):
