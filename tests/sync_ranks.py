@@ -7,62 +7,54 @@ import tempfile
 import traceback
 from datetime import timedelta
 from pathlib import Path
+from time import monotonic
+from typing import NamedTuple
 
 TESTS = Path(__file__).parent
 GIVE_UP = 20  # seconds after which a process no longer waits for another one
 
 
-class Ended:
-    """How a process ended, and what it printed."""
-
-    def __init__(self, code, printed, errors):
-        self.code, self.printed, self.errors = code, printed, errors
+class Ended(NamedTuple):
+    code: int | None  # None if it had not ended in time
+    printed: str
+    errors: str
 
 
 def run(program, size, *arguments, timeout=100):
     """Run a program of tests/ as so many ranks; end all of them when the time is up."""
     with tempfile.TemporaryDirectory() as folder:
-        meeting = Path(folder, "meeting")
-        processes, files = [], []
+        common = {"WORLD_SIZE": str(size), "MEETING": f"{folder}/meeting", "OMP_NUM_THREADS": "1"}
+        common |= {"PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
+        common |= {"BACKEND": "gloo", "TEMP_DIR": folder}  # for PyTorch's own tests
+        command = [sys.executable, str(TESTS / program), *arguments]
+        ranks = [_Rank(command, os.environ | common | {"RANK": str(i)}) for i in range(size)]
         try:
-            for rank in range(size):
-                pair = [Path(folder, f"{name}{rank}").open("w+") for name in ("out", "err")]
-                files.append(pair)
-                env = os.environ | {"OMP_NUM_THREADS": "1"}
-                env |= {"RANK": str(rank), "WORLD_SIZE": str(size), "MEETING": str(meeting)}
-                env["PYTHONPATH"] = os.pathsep.join([str(TESTS.parent), str(TESTS)])
-                command = [sys.executable, str(TESTS / program), *map(str, arguments)]
-                options = {"stdout": pair[0], "stderr": pair[1], "env": env, "cwd": folder}
-                processes.append(subprocess.Popen(command, **options))
-            codes = _codes(processes, timeout)
-            texts = [[_text(file) for file in pair] for pair in files]
+            end = monotonic() + timeout
+            return [rank.end(end - monotonic()) for rank in ranks]
         finally:
-            for process in processes:
-                process.kill()
-                process.wait()
-            for pair in files:
-                for file in pair:
-                    file.close()
-    return [Ended(code, *pair) for code, pair in zip(codes, texts, strict=True)]
+            for rank in ranks:
+                rank.process.kill()
+                rank.process.wait()
 
 
-def _codes(processes, timeout):
-    """Return the exit codes; None of a process that is still running at the end of the time."""
-    from time import monotonic
+class _Rank:
+    def __init__(self, command, env):
+        self.files = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115
+        out, err = self.files
+        self.process = subprocess.Popen(command, stdout=out, stderr=err, env=env)
 
-    end = monotonic() + timeout
-    codes = []
-    for process in processes:
+    def end(self, seconds):
+        """Wait for the process, but no longer, and return how it ended."""
         try:
-            codes.append(process.wait(max(0, end - monotonic())))
+            code = self.process.wait(max(0, seconds))
         except subprocess.TimeoutExpired:
-            codes.append(None)
-    return codes
-
-
-def _text(file):
-    file.seek(0)
-    return file.read()
+            code = None  # it is still there
+        texts = []
+        for file in self.files:
+            with file:
+                file.seek(0)
+                texts.append(file.read())
+        return Ended(code, *texts)
 
 
 def join(give_up=GIVE_UP):
@@ -87,6 +79,7 @@ def report(checks):
 
     for name, check in checks.items():
         torch.distributed.barrier()
+        torch.manual_seed(0)
         try:
             check()
         except Exception:

@@ -5,7 +5,7 @@ import warnings
 import torch
 from torch import distributed, nn
 from torch.autograd.graph import increment_version
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules import batchnorm
 
 from . import _arrays, _modules, _operators
 from ._activations import find_activation
@@ -26,7 +26,7 @@ class TorchGroup:
     def allgather(self, vector):
         """Return the float64 vectors of all members, in the order of their ranks."""
         rows = torch.empty(self.size * vector.size, dtype=torch.float64)
-        distributed.all_gather_into_tensor(rows, torch.from_numpy(vector), self._processes)
+        distributed.all_gather_single(rows, torch.from_numpy(vector), self._processes)
         return rows.view(self.size, -1).numpy()
 
 
@@ -49,8 +49,8 @@ class _SyncNorm(torch.autograd.Function):
         x, weight, bias, third = ctx.saved_tensors
         needs = ctx.needs_input_grad
         needed = [*needs[1:4], needs[6]]
-        given = x, ctx.saved, third, ctx.settings, needed, ctx.group, ctx.counts
-        gradients = _Gradients.apply(dy, weight, bias, given)
+        others = ctx.settings, needed, ctx.group, ctx.counts
+        gradients = _Gradients.apply(dy, x, weight, bias, third, ctx.saved, others)
         dx, dweight, dbias, dresidual = (
             each if want else None for each, want in zip(gradients, needed, strict=True)
         )
@@ -61,8 +61,8 @@ class _Gradients(torch.autograd.Function):
     """The gradients, which have none themselves."""
 
     @staticmethod
-    def forward(ctx, dy, weight, bias, given):
-        return _arrays.gradients(dy, *given)
+    def forward(ctx, dy, x, weight, bias, third, saved, others):
+        return _arrays.gradients(dy, x, saved, third, *others)
 
     @staticmethod
     def backward(ctx, *_):
@@ -103,7 +103,7 @@ def _check_plain(tensor):
         )
 
 
-class SyncBatchNorm(_modules._Batch, _BatchNorm):
+class SyncBatchNorm(_modules._Batch, batchnorm._BatchNorm):
     """`torch.nn.SyncBatchNorm` on the CPU: batch norm over the processes that train together.
 
     In training, mean and variance are those of the values of all processes, which may have
@@ -177,8 +177,8 @@ class SyncBatchNorm(_modules._Batch, _BatchNorm):
         self.process_group = process_group
 
     def _check_input_dim(self, input):
-        nn.SyncBatchNorm._check_input_dim(self, input)
-        nn.SyncBatchNorm._check_non_zero_input_channels(self, input)
+        batchnorm.SyncBatchNorm._check_input_dim(self, input)
+        batchnorm.SyncBatchNorm._check_non_zero_input_channels(self, input)
 
     def forward(self, input, residual=None, activation=None):
         """Normalize each channel, add `residual` and apply `activation`, if there are any.
@@ -187,7 +187,7 @@ class SyncBatchNorm(_modules._Batch, _BatchNorm):
         """
         if input.is_cpu or input.is_meta:
             return super().forward(input, residual, activation)
-        y = nn.SyncBatchNorm.forward(self, input)
+        y = batchnorm.SyncBatchNorm.forward(self, input)
         return find_activation(activation)(y if residual is None else y + residual)
 
     def _normalize(self, input, *given, residual=None, activation=None):
@@ -237,7 +237,7 @@ class SyncBatchNorm(_modules._Batch, _BatchNorm):
             if type(each) in _SYNCHRONIZED:
                 each.__class__ = _SYNCHRONIZED[type(each)]
                 each.process_group = process_group
-            elif isinstance(each, _BatchNorm):
+            elif isinstance(each, batchnorm._BatchNorm):
                 left.append(f"{name or 'module'} ({type(each).__name__})")
         if left:
             warnings.warn(
@@ -261,9 +261,7 @@ class SyncBatchNormAct(_modules._BatchAct, SyncBatchNorm):
 _SYNCHRONIZED = {
     getattr(owner, f"BatchNorm{n}d"): SyncBatchNorm for owner in (nn, _modules) for n in (1, 2, 3)
 }
-_SYNCHRONIZED |= {
-    getattr(_modules, f"BatchNormAct{n}d"): SyncBatchNormAct for n in (1, 2, 3)
-}
+_SYNCHRONIZED |= {getattr(_modules, f"BatchNormAct{n}d"): SyncBatchNormAct for n in (1, 2, 3)}
 _SYNCHRONIZED |= {each: each for each in (SyncBatchNorm, SyncBatchNormAct)}
 _SYNCHRONIZED[nn.SyncBatchNorm] = SyncBatchNorm
 
