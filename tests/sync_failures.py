@@ -10,7 +10,7 @@ from sync_ranks import join
 
 from cybn.torch import SyncBatchNorm
 
-GIVE_UP = 8  # seconds
+GIVE_UP = 6  # seconds
 
 
 def fail(how):
@@ -21,7 +21,8 @@ def fail(how):
     if how == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "late":
-        time.sleep(3600)
+        time.sleep(2 * GIVE_UP)
+        os._exit(0)
 
 
 rank, size = join(GIVE_UP)

@@ -5,7 +5,7 @@ import warnings
 import torch
 from torch import distributed, nn
 from torch.autograd.graph import increment_version
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules import batchnorm
 
 from .._group import exchange_of
 from . import _arrays, _modules, _operators
@@ -115,7 +115,7 @@ def _check_plain(tensor):
         )
 
 
-class SyncBatchNorm(_modules._Batch, _BatchNorm):
+class SyncBatchNorm(_modules._Batch, batchnorm._BatchNorm):
     """`torch.nn.SyncBatchNorm` on the CPU: batch norm over the processes that train together.
 
     In training, mean and variance are those of the values of all processes, which may have
@@ -189,8 +189,8 @@ class SyncBatchNorm(_modules._Batch, _BatchNorm):
         self.process_group = process_group
 
     def _check_input_dim(self, input):
-        nn.SyncBatchNorm._check_input_dim(self, input)
-        nn.SyncBatchNorm._check_non_zero_input_channels(self, input)
+        batchnorm.SyncBatchNorm._check_input_dim(self, input)
+        batchnorm.SyncBatchNorm._check_non_zero_input_channels(self, input)
 
     def forward(self, input, residual=None, activation=None):
         """Normalize each channel, add `residual` and apply `activation`, if there are any.
@@ -198,7 +198,7 @@ class SyncBatchNorm(_modules._Batch, _BatchNorm):
         In training, of all processes of the group together.
         """
         if not (input.is_cpu or input.is_meta):
-            y = nn.SyncBatchNorm.forward(self, input)
+            y = batchnorm.SyncBatchNorm.forward(self, input)
             return find_activation(activation)(y if residual is None else y + residual)
         together = (
             self.training
@@ -249,7 +249,7 @@ class SyncBatchNorm(_modules._Batch, _BatchNorm):
             if type(each) in _SYNCHRONIZED:
                 each.__class__ = _SYNCHRONIZED[type(each)]
                 each.process_group = process_group
-            elif isinstance(each, _BatchNorm):
+            elif isinstance(each, batchnorm._BatchNorm):
                 left.append(f"{name or 'module'} ({type(each).__name__})")
         if left:
             warnings.warn(
