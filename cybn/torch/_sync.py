@@ -15,7 +15,7 @@ _PLAIN = (torch.Tensor, nn.Parameter)
 
 
 class TorchGroup:
-    """A process group, for one call, as `cybn.batch_norm` takes it: with a size, and `allgather`."""
+    """A process group in one call, as `cybn.batch_norm` takes it: with a size, and `allgather`."""
 
     __slots__ = ("_processes", "joined", "size")
 
