@@ -14,7 +14,7 @@ from ._activations import find_activation
 _PLAIN = (torch.Tensor, nn.Parameter)
 
 
-class TorchGroup:
+class _Group:
     """A process group in one call, as `cybn.batch_norm` takes it: with a size, and `allgather`."""
 
     __slots__ = ("_processes", "joined", "size")
@@ -77,7 +77,7 @@ class _Gradients(torch.autograd.Function):
 @torch._disable_dynamo  # as in torch.optim: it imports the compiler when it is called
 def _normalize_in(processes, module, *given):
     """As `_normalize`, in a process group; if it raises, the other members are told."""
-    group = TorchGroup(processes)
+    group = _Group(processes)
     try:
         return _normalize(group, module, *given)
     except Exception as error:
