@@ -14,8 +14,8 @@ from ._activations import find_activation
 _PLAIN = (torch.Tensor, nn.Parameter)
 
 
-class TorchGroup:
-    """A process group, for one call, as `cybn.batch_norm` takes it: with a size, and `allgather`."""
+class _Group:
+    """A process group in one call, as `cybn.batch_norm` takes it: with a size, and `allgather`."""
 
     __slots__ = ("_processes", "joined", "size")
 
@@ -37,8 +37,8 @@ class _SyncNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, group, x, weight, bias, running_mean, running_var, residual, settings):
-        given = x, weight, bias, running_mean, running_var, residual, settings
-        y, cache = _arrays.forward_in(group, *given)
+        given = x, weight, bias, running_mean, running_var, residual, settings, group
+        y, cache = _arrays.forward(*given)
         # Without x, no sum of the others is asked for.
         ctx.group = group if ctx.needs_input_grad[1] else None
         ctx.settings, ctx.saved, ctx.counts = settings, cache._saved, cache._counts
@@ -77,7 +77,7 @@ class _Gradients(torch.autograd.Function):
 @torch._disable_dynamo  # as in torch.optim: it imports the compiler when it is called
 def _normalize_in(processes, module, *given):
     """As `_normalize`, in a process group; if it raises, the other members are told."""
-    group = TorchGroup(processes)
+    group = _Group(processes)
     try:
         return _normalize(group, module, *given)
     except Exception as error:
