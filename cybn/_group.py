@@ -26,7 +26,7 @@ from functools import reduce
 import numpy as np
 
 from ._checks import FLOAT64, checked_int, insist
-from ._moments import Moments, moments_of
+from ._moments import merged, moments_of
 from ._normalize import empty_batch, local_statistics, normalize_checked
 from ._runtime import SERIAL, kernels
 
@@ -57,7 +57,7 @@ class Exchange:
 
     def __init__(self, group, size):
         self.group = group
-        self.moments = None  # of the values of all members
+        self.moments = None  # count, mean and m2 of the values of all members
         self._size = size
         self._begun = False
 
@@ -76,18 +76,18 @@ class Exchange:
         values = np.concatenate([mean, m2, *behind])
         header = FORWARD, mean.size, x.dtype.name, eps, DIFFER if behind else count
         counts, rows = self._share(header, values)
-        self.moments = merged = _merge(counts, rows, mean.size)
-        if np.any(merged.count == 1):
+        self.moments = count, mean, m2 = _merge(counts, rows, mean.size)
+        if np.any(count == 1):
             raise ValueError(
                 "x: expected more than 1 value per channel over all members of the group when "
                 "training, got 1; use training=False (a layer's eval()), or drop a last batch"
             )
-        arrays.counts = merged.count.astype(FLOAT64)
+        arrays.counts = count.astype(FLOAT64)
         with np.errstate(all="ignore"):
-            var = merged.m2 / np.maximum(arrays.counts, 1)
-        arrays.merged = np.concatenate([merged.mean, var])
+            var = m2 / np.maximum(arrays.counts, 1)
+        arrays.merged = np.concatenate([mean, var])
         if np.any(counts == DIFFER):
-            return merged.count.reshape(geometry.statistics)
+            return count.reshape(geometry.statistics)
         return int(counts.sum())
 
     def track(self, arrays, settings, counters):
@@ -113,8 +113,9 @@ class Exchange:
         header = CALLS.index(call), channels, DTYPES.index(dtype), eps, values.size, count
         rows = self._gather(_padded(header, values[:ROOM]))
         heads, rows = rows[:, : len(HEADER)], rows[:, len(HEADER) :]
-        _check_failures(heads, rows)
-        _check_agreement(heads)
+        if np.any(heads[:, :4] != header[:4]):  # this member has not failed
+            _check_failures(heads, rows)
+            _check_agreement(heads)
         longest = int(heads[:, 4].max())
         if longest > ROOM:
             rest = np.zeros(longest - ROOM)
@@ -141,7 +142,7 @@ def _padded(header, values):
 
 
 def _merge(counts, rows, channels):
-    """Merge the moments in the rows, all pairs of neighbours at once, in the order of Moments.merge."""
+    """Return count, mean and m2 of all rows, merged in the order of Moments.merge."""
     mean, m2 = rows[:, :channels], rows[:, channels : 2 * channels]
     count = np.repeat(counts[:, None], channels, axis=1)
     own = counts == DIFFER
@@ -149,11 +150,10 @@ def _merge(counts, rows, channels):
     parts = count.astype(np.int64), mean, m2
     while len(parts[0]) > 1:
         paired = len(parts[0]) & ~1
-        first, second = (Moments(*(part[i:paired:2] for part in parts)) for i in (0, 1))
-        both = first + second
-        pairs = zip((both.count, both.mean, both.m2), parts, strict=True)
-        parts = [np.concatenate([merged, part[paired:]]) for merged, part in pairs]
-    return Moments(*(part[0] for part in parts))
+        both = merged(*([part[i:paired:2] for part in parts] for i in (0, 1)))
+        pairs = zip(both, parts, strict=True)
+        parts = [np.concatenate([pair, part[paired:]]) for pair, part in pairs]
+    return [part[0] for part in parts]
 
 
 def _check_failures(heads, rows):
