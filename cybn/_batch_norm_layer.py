@@ -41,8 +41,9 @@ class BatchNorm(TrackingLayer):
         Applied to the result, as in `cybn.batch_norm`: ``"relu"``, ``"relu6"``,
         ``("leaky_relu", slope)``, ``"hardswish"`` or ``"silu"``.
     group : mpi4py.MPI.Comm or object, optional
-        Processes that train together, as in `cybn.batch_norm`: in training, statistics are those of
-        all members' batches. Not part of the state, and None in copies and pickles: assign it there.
+        Processes that train together, as in `cybn.batch_norm`: in training, the statistics are
+        those of all their batches. It is not part of the state; copies and pickles have None, so
+        assign the attribute there.
     dtype : dtype
         The dtype of the parameters and running averages: float16, bfloat16, float32 or float64.
 
@@ -184,7 +185,7 @@ class BatchNorm(TrackingLayer):
             counters = self._counters if tracks and averaged else None
             y, cache = normalize_batch(arrays, settings, self.axis, where, counters, exchange)
             if pools:
-                batch = moments_of(cache) if exchange is None else exchange.moments
+                batch = moments_of(cache) if exchange is None else Moments(*exchange.moments)
                 self._pool(batch, *(self._calibration or seen))
             return y, cache
         except Exception as error:

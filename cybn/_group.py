@@ -26,7 +26,7 @@ from functools import reduce
 import numpy as np
 
 from ._checks import FLOAT64, checked_int, insist
-from ._moments import Moments, moments_of
+from ._moments import merged, moments_of
 from ._normalize import empty_batch, local_statistics, normalize_checked
 from ._runtime import SERIAL, kernels
 
@@ -57,7 +57,7 @@ class Exchange:
 
     def __init__(self, group, size):
         self.group = group
-        self.moments = None  # of the values of all members
+        self.moments = None  # count, mean and m2 of the values of all members
         self._size = size
         self._begun = False
 
@@ -75,18 +75,20 @@ class Exchange:
         behind = [] if isinstance(count, int) else [count.reshape(-1)]
         values = np.concatenate([mean, m2, *behind])
         header = FORWARD, mean.size, x.dtype.name, eps, DIFFER if behind else count
-        rows = self._share(header, values)
-        self.moments = merged = Moments.merge(_moments_in(row, mean.size) for row in rows)
-        if np.any(np.equal(merged.count, 1)):
+        counts, rows = self._share(header, values)
+        self.moments = count, mean, m2 = _merge(counts, rows, mean.size)
+        if np.any(count == 1):
             raise ValueError(
                 "x: expected more than 1 value per channel over all members of the group when "
                 "training, got 1; use training=False (a layer's eval()), or drop a last batch"
             )
-        count = merged.count
+        arrays.counts = count.astype(FLOAT64)
         with np.errstate(all="ignore"):
-            arrays.merged = np.concatenate([merged.mean, merged.m2 / np.maximum(count, 1)])
-        arrays.counts = np.full(mean.size, count, FLOAT64)
-        return count if isinstance(count, int) else count.reshape(geometry.statistics)
+            var = m2 / np.maximum(arrays.counts, 1)
+        arrays.merged = np.concatenate([mean, var])
+        if np.any(counts == DIFFER):
+            return count.reshape(geometry.statistics)
+        return int(counts.sum())
 
     def track(self, arrays, settings, counters):
         """Update the running arrays of a member that has no values."""
@@ -100,25 +102,26 @@ class Exchange:
         if arrays.x.size:
             insist(kernels.backward(layout, settings, schedule, arrays))
         header = BACKWARD, channels, arrays.x.dtype.name, settings.eps, 0
-        rows = self._share(header, arrays.merged)
+        _, rows = self._share(header, arrays.merged)
         with np.errstate(all="ignore"):
-            arrays.merged = reduce(np.add, (values for _, values in rows))
+            arrays.merged = reduce(np.add, rows[:, : 2 * channels])
         arrays.out = out
 
     def _share(self, header, values):
-        """Return (count, values) of each member, if all agree."""
+        """Return the counts and the values of all members, if they agree."""
         call, channels, dtype, eps, count = header
         header = CALLS.index(call), channels, DTYPES.index(dtype), eps, values.size, count
         rows = self._gather(_padded(header, values[:ROOM]))
         heads, rows = rows[:, : len(HEADER)], rows[:, len(HEADER) :]
-        _check_failures(heads, rows)
-        _check_agreement(heads)
-        lengths, counts = heads[:, 4].astype(np.int64), heads[:, 5]
-        if lengths.max() > ROOM:
-            rest = np.zeros(lengths.max() - ROOM)
+        if np.any(heads[:, :4] != header[:4]):  # this member has not failed
+            _check_failures(heads, rows)
+            _check_agreement(heads)
+        longest = int(heads[:, 4].max())
+        if longest > ROOM:
+            rest = np.zeros(longest - ROOM)
             rest[: max(0, values.size - ROOM)] = values[ROOM:]
             rows = np.concatenate([rows, self._gather(rest)], axis=1)
-        return [(counts[rank], rows[rank, : lengths[rank]]) for rank in range(self._size)]
+        return heads[:, 5], rows
 
     def _gather(self, vector):
         self._begun = True
@@ -138,10 +141,19 @@ def _padded(header, values):
     return np.concatenate([header, values, padding], dtype=FLOAT64)
 
 
-def _moments_in(row, channels):
-    count, values = row
-    mean, m2, counts = np.split(values, [channels, 2 * channels])
-    return Moments(counts.astype(np.int64) if count == DIFFER else int(count), mean, m2)
+def _merge(counts, rows, channels):
+    """Return count, mean and m2 of all rows, merged in the order of Moments.merge."""
+    mean, m2 = rows[:, :channels], rows[:, channels : 2 * channels]
+    count = np.repeat(counts[:, None], channels, axis=1)
+    own = counts == DIFFER
+    count[own] = rows[own, 2 * channels : 3 * channels] if own.any() else 0
+    parts = count.astype(np.int64), mean, m2
+    while len(parts[0]) > 1:
+        paired = len(parts[0]) & ~1
+        both = merged(*([part[i:paired:2] for part in parts] for i in (0, 1)))
+        pairs = zip(both, parts, strict=True)
+        parts = [np.concatenate([pair, part[paired:]]) for pair, part in pairs]
+    return [part[0] for part in parts]
 
 
 def _check_failures(heads, rows):

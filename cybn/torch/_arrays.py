@@ -35,17 +35,12 @@ def by_channel(norm):
     return norm not in ("layer", "rms")
 
 
-def forward(x, weight, bias, running_mean, running_var, residual, settings):
-    """Return y as a tensor, and the float64 array that `gradients` needs.
+def forward(x, weight, bias, running_mean, running_var, residual, settings, group=None):
+    """Return y as a tensor, and the Cache, whose `_saved` is what `gradients` needs.
 
-    In training the running tensors are written to, and nothing tells autograd.
+    In training the running tensors are written to, and nothing tells autograd. With a group,
+    `gradients` needs the group and the Cache's `_counts`, too.
     """
-    y, cache = forward_in(None, x, weight, bias, running_mean, running_var, residual, settings)
-    return y, cache._saved
-
-
-def forward_in(group, x, weight, bias, running_mean, running_var, residual, settings):
-    """As `forward`, of all members of a group, or None; return y as a tensor, and the Cache."""
     array, axis, strides = _in_c_order(x, settings.norm)
     gamma, beta = _as_array(weight), _as_array(bias)
     norm, number, training, momentum, eps, *_ = settings
@@ -136,8 +131,10 @@ def _trailing(number):
 
 
 def _as_array(tensor):
-    if tensor is None or tensor.dtype is not torch.bfloat16:
-        return None if tensor is None else tensor.numpy(force=True)
+    if tensor is None:
+        return None
+    if tensor.dtype is not torch.bfloat16:
+        return tensor.numpy(force=True)
     import ml_dtypes  # which PyTorch does without
 
     return tensor.detach().view(torch.int16).numpy(force=True).view(ml_dtypes.bfloat16)
@@ -165,7 +162,7 @@ def _in_c_order(x, norm):
 
 def _as_tensor(array, x, strides):
     """Return an array from C order as a tensor like x: not a view, so that it can be changed."""
-    if array.dtype.name == "bfloat16":
+    if array.dtype.kind == "V":  # bfloat16
         memory = torch.from_numpy(array.view(np.int16)).untyped_storage()
         tensor = torch.empty(0, dtype=torch.bfloat16)
         tensor.set_(memory, 0, array.shape)

@@ -15,7 +15,8 @@ class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, running_mean, running_var, residual, settings):
         given = x, weight, bias, running_mean, running_var, residual, settings
-        y, ctx.saved = _arrays.forward(*given)
+        y, cache = _arrays.forward(*given)
+        ctx.saved = cache._saved
         ctx.settings = settings
         tensors = x, weight, bias, residual, y, settings
         ctx.save_for_backward(*_operators.tensors_for_backward(*tensors))

@@ -40,10 +40,10 @@ def _norm(x, weight, bias, running_mean, running_var, residual, *settings):
     running = running_mean, running_var
     if settings.training:
         running = tuple(each if each is None else each.detach().clone() for each in running)
-    y, saved = _arrays.forward(x, weight, bias, *running, residual, settings)
+    y, cache = _arrays.forward(x, weight, bias, *running, residual, settings)
     if not settings.training:
         running = None, None
-    return y, torch.from_numpy(saved), *(_or_empty(each, x) for each in running)
+    return y, torch.from_numpy(cache._saved), *(_or_empty(each, x) for each in running)
 
 
 @torch.library.register_fake("cybn::norm")

@@ -37,8 +37,8 @@ class _SyncNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, group, x, weight, bias, running_mean, running_var, residual, settings):
-        given = x, weight, bias, running_mean, running_var, residual, settings
-        y, cache = _arrays.forward_in(group, *given)
+        given = x, weight, bias, running_mean, running_var, residual, settings, group
+        y, cache = _arrays.forward(*given)
         # Without x, no sum of the others is asked for.
         ctx.group = group if ctx.needs_input_grad[1] else None
         ctx.settings, ctx.saved, ctx.counts = settings, cache._saved, cache._counts
