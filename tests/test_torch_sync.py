@@ -2,8 +2,12 @@
 
 import copy
 import doctest
+import os
 import pickle
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 from torch_peer import torch
 
@@ -49,6 +53,19 @@ def test_a_failure_of_one_ends_all_with_a_message(how, codes, message):
     ended = run("sync_failures.py", 2, how, timeout=30)
     assert [each.code for each in ended] == codes
     assert message in ended[0].errors
+
+
+def test_example_under_torchrun(tmp_path):
+    for package in ("matplotlib", "sklearn", "threadpoolctl"):
+        pytest.importorskip(package)
+    example = Path(__file__).parents[1] / "examples" / "ddp_digits.py"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*torchrun, str(example), "--epochs=1", "--out", str(tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=90, env=environment)
+    assert ended.returncode == 0, ended.stderr
+    assert "are those of one process when 2 processes share" in ended.stdout
+    assert (tmp_path / "ddp_digits.png").stat().st_size > 10_000
 
 
 def network():
