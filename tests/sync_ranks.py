@@ -11,7 +11,7 @@ from time import monotonic
 from typing import NamedTuple
 
 TESTS = Path(__file__).parent
-GIVE_UP = 20  # seconds after which a process no longer waits for another one
+GIVE_UP = 40  # seconds after which a process no longer waits for another one
 
 
 class Ended(NamedTuple):

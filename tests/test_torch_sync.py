@@ -18,6 +18,8 @@ from torch import nn
 import cybn.torch
 from cybn.torch import SyncBatchNorm, SyncBatchNormAct, _sync
 
+EXAMPLE = Path(__file__).parents[1] / "examples" / "ddp_digits.py"
+
 
 def assert_all_pass(least, program, size, *arguments):
     ended = outcomes(run(program, size, *arguments))
@@ -50,9 +52,22 @@ def test_pytorchs_own():
     ids=["wrong shape", "raises elsewhere", "killed", "late"],
 )
 def test_a_failure_of_one_ends_all_with_a_message(how, codes, message):
-    ended = run("sync_failures.py", 2, how, timeout=30)
+    ended = run("sync_failures.py", 2, how)
     assert [each.code for each in ended] == codes
     assert message in ended[0].errors
+    assert float(ended[0].printed) < 30
+
+
+def test_the_example_has_the_accuracies_of_one_process(tmp_path):
+    pytest.importorskip("sklearn")
+    pytest.importorskip("matplotlib")
+    torchrun = "torch.distributed.run", "--standalone", "--nproc-per-node", "2"
+    options = "--epochs=1", "--out", tmp_path
+    command = [sys.executable, "-m", *torchrun, EXAMPLE, *options]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("The accuracies are those of one process when 2 processes") == 1
+    assert (tmp_path / "ddp_digits.png").stat().st_size > 10_000
 
 
 def test_example_under_torchrun(tmp_path):
