@@ -1,11 +1,10 @@
 """What each process of a group checks about cybn.torch.SyncBatchNorm: see test_torch_sync.
 
 Every process draws the same whole batch, takes its own part, and compares with PyTorch's batch norm
-of the whole batch, in float64.
+of the whole batch, in float64. The checks of sync_networks are among these.
 """
 
 import copy
-import functools
 import itertools
 import sys
 import warnings
@@ -13,8 +12,10 @@ import warnings
 from torch_peer import channels_last
 
 import pytest
+import sync_networks  # noqa: F401
 import torch
-from sync_ranks import join, report
+from sync_members import CHECKS, RANK, SIZE, check, draw, gathered, summed
+from sync_ranks import report
 from torch import distributed, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
@@ -22,50 +23,14 @@ from torch.testing import assert_close
 import cybn.torch
 from cybn.torch import SyncBatchNorm
 
-RANK, SIZE = join()
 PARTS = (7, 1, 0, 24)[:SIZE]  # samples of each rank
 ROWS = slice(sum(PARTS[:RANK]), sum(PARTS[: RANK + 1]))
-CHECKS = {}
 CHANNELS = 5
 HALF_ULP = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
 
 
-def check(*options):
-    """Make a check of a function, for each of its options."""
-
-    def decorate(function):
-        name = function.__name__
-        for given in options:
-            label = ",".join(map(str, given)).replace("torch.", "")
-            CHECKS[f"{name}[{label}]"] = functools.partial(function, *given)
-        if not options:
-            CHECKS[name] = function
-        return function
-
-    return decorate
-
-
-def draw(*shape, dtype=torch.float64, seed=0):
-    """Return values that all processes agree on, in a dtype."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
-
-
 def shape_of(layout):
     return (sum(PARTS), CHANNELS, *{"NC": (), "NCL": (6,), "NCDHW": (2, 3, 2)}.get(layout, (3, 4)))
-
-
-def gathered(tensor):
-    """Return a tensor of all processes, one below the other."""
-    result = [torch.empty_like(tensor) for _ in range(SIZE)]
-    distributed.all_gather(result, tensor.contiguous())
-    return torch.stack(result)
-
-
-def summed(tensor):
-    total = tensor.detach().double().clone()
-    distributed.all_reduce(total)
-    return total
 
 
 def assert_near(ours, exact, what):
@@ -402,87 +367,6 @@ def transforms_are_refused():
     with torch.autograd.forward_ad.dual_level(), pytest.raises((RuntimeError, NotImplementedError)):
         module(torch.autograd.forward_ad.make_dual(x, torch.ones_like(x)))
     assert module.to("meta")(x.to("meta")).is_meta
-
-
-class Block(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv, self.bn, self.relu = nn.Conv2d(5, 5, 1), nn.BatchNorm2d(5), nn.ReLU(True)
-
-    def forward(self, x):
-        out = self.bn(self.conv(x))
-        out += x
-        return self.relu(out)
-
-
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(
-        *(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU6(inplace=True), Block()),
-        *(nn.Flatten(), nn.Linear(45, 4)),
-    ).double()
-
-
-def steps(model, x, labels, total):
-    """Return the losses of three training steps over all processes, and the parameters."""
-    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
-    losses = []
-    for _ in range(3):
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(x), labels, reduction="sum") / total
-        # DDP averages the gradients of the processes, whose losses are parts of a sum.
-        (loss * (SIZE if isinstance(model, nn.parallel.DistributedDataParallel) else 1)).backward()
-        optimizer.step()
-        losses.append(loss.detach())
-    model = getattr(model, "module", model)
-    return torch.stack(losses), [each.detach() for each in (*model.parameters(), *model.buffers())]
-
-
-WAYS = {
-    "converted": lambda model: cybn.torch.convert(model),
-    "fused": lambda model: cybn.torch.convert(model, fuse=True),
-}
-
-
-@check(*itertools.product(WAYS, (True, False)))
-def networks_under_ddp(way, broadcast_buffers):
-    """Data-parallel and synchronized is as one process with the whole batch."""
-    x, labels = draw(4 * SIZE, 3, 5, 5), torch.arange(4 * SIZE) % 4
-    cut = slice(0, 3) if RANK == 0 else slice(3 + (RANK - 1) * 4, 3 + RANK * 4)
-    cut = slice(cut.start, 4 * SIZE) if RANK == SIZE - 1 else cut  # unequal parts
-    expected, expected_state = steps(network(), x, labels, len(x))
-    model = SyncBatchNorm.convert_sync_batchnorm(WAYS[way](network()))
-    assert type(model[1]) is SyncBatchNorm
-    model = nn.parallel.DistributedDataParallel(model, broadcast_buffers=broadcast_buffers)
-    losses, state = steps(model, x[cut], labels[cut], len(x))
-    assert_close(summed(losses), expected, rtol=1e-9, atol=1e-9)
-    assert_close(state, expected_state, rtol=1e-9, atol=1e-9)
-    for each in state:
-        assert (gathered(each) == each).all()
-
-
-@check(*((way,) for way in WAYS))
-def networks_that_are_not_synchronized(way):
-    """DDP with statistics of each process, as with PyTorch's own batch norms."""
-    x, labels = draw(4, 3, 5, 5, seed=RANK), torch.arange(4)
-    results = []
-    for change in (lambda model: model, WAYS[way]):
-        model = nn.parallel.DistributedDataParallel(change(network()))
-        results.append(steps(model, x, labels, 4))
-    assert_close(results[1], results[0], rtol=1e-9, atol=1e-9)
-
-
-@check()
-def pytorchs_conversion_of_a_fused_model():
-    """`convert` afterwards makes PyTorch's SyncBatchNorm right, and keeps what was fused."""
-    x = draw(2, 3, 5, 5, seed=RANK)
-    model = nn.SyncBatchNorm.convert_sync_batchnorm(cybn.torch.convert(network(), fuse=True))
-    with pytest.raises(TypeError, match="activation"):
-        model(x)
-    with pytest.raises(ValueError, match="SyncBatchNorm layers only work with GPU"):
-        nn.parallel.DistributedDataParallel(model)
-    peer = SyncBatchNorm.convert_sync_batchnorm(cybn.torch.convert(network()))
-    assert_close(cybn.torch.convert(model)(x), peer(x), rtol=1e-9, atol=1e-9)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def assert_all_pass(least, program, size, *arguments):
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_checks(size):
-    assert_all_pass(59, "sync_checks.py", size, "")
+    assert_all_pass(64, "sync_checks.py", size, "")
 
 
 def test_values_over_three_processes():
