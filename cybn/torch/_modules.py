@@ -6,20 +6,27 @@ from ._activations import find_activation
 from ._functional import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
 
 
+def _tensors(module, *names):
+    """Return what is mostly parameters and buffers, sooner than `nn.Module` finds them."""
+    own = module._parameters | module._buffers
+    return [own[name] if name in own else getattr(module, name) for name in names]
+
+
 class _Batch:
     def forward(self, input, residual=None, activation=None):
         """Normalize each channel, add `residual` and apply `activation`, if there are any."""
         self._check_input_dim(input)
+        names = "running_mean", "running_var", "weight", "bias", "num_batches_tracked"
+        *running, weight, bias, batches = _tensors(self, *names)
         momentum = 0.0 if self.momentum is None else self.momentum
-        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
+        if self.training and self.track_running_stats and batches is not None:
+            batches.add_(1)
             if self.momentum is None:
-                momentum = 1.0 / float(self.num_batches_tracked)
-        running = self.running_mean, self.running_var
+                momentum = 1.0 / float(batches)
         training = self.training or (running[0] is None and running[1] is None)
         if self.training and not self.track_running_stats:
             running = None, None
-        given = input, *running, self.weight, self.bias, training, momentum, self.eps
+        given = input, *running, weight, bias, training, momentum, self.eps
         return batch_norm(*given, residual=residual, activation=activation)
 
 
