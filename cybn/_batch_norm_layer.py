@@ -9,7 +9,7 @@ from ._functional import normalize_batch
 from ._geometry import commit
 from ._layer import TrackingLayer, as_count, check_channels, checked_counts
 from ._moments import Moments, moments_of
-from ._normalize import Arrays
+from ._normalize import Arrays, exchange_with
 from ._settings import settings_of
 
 
@@ -40,6 +40,10 @@ class BatchNorm(TrackingLayer):
     activation : None, str or tuple
         Applied to the result, as in `cybn.batch_norm`: ``"relu"``, ``"relu6"``,
         ``("leaky_relu", slope)``, ``"hardswish"`` or ``"silu"``.
+    group : mpi4py.MPI.Comm or object, optional
+        Processes that train together, as in `cybn.batch_norm`: in training, the statistics are
+        those of all their batches. It is not part of the state; copies and pickles have None, so
+        assign the attribute there.
     dtype : dtype
         The dtype of the parameters and running averages: float16, bfloat16, float32 or float64.
 
@@ -99,11 +103,15 @@ class BatchNorm(TrackingLayer):
         bias=True,
         track_running_stats=True,
         activation=None,
+        group=None,
         dtype=np.float32,
     ):
         options = affine, bias, track_running_stats, activation, dtype
         super().__init__(num_features, axis, eps, momentum, *options)
         self._frozen = False
+        if group is not None:
+            exchange_with(group)  # which refuses what is no group
+        self.group = group
 
     def _new_statistics(self):
         pool = None if self._calibration is None else _empty_pool(self)
@@ -159,24 +167,31 @@ class BatchNorm(TrackingLayer):
         return self._call(training, x, where=where, residual=residual, out=out)
 
     def _normalize(self, training, x, where, residual, out):
-        geometry = check_channels(x, self.axis, self.num_features)
         own = training and not self._frozen
-        tracks = own and self.track_running_stats
-        pools = tracks and self.momentum is None
-        if pools:
-            self._check_running(geometry, x=x, where=where, residual=residual, out=out)
-            seen = self._seen()
-        averaged = self.track_running_stats and not pools
-        running = (self.running_mean, self.running_var) if averaged else (None, None)
-        batch = own or not self.track_running_stats
-        momentum = 0.0 if self.momentum is None else self.momentum
-        settings = settings_of(batch, momentum, self.eps, True, self.activation)
-        arrays = Arrays(x, out, self.gamma, self.beta, *running, residual)
-        counters = self._counters if tracks and averaged else None
-        y, cache = normalize_batch(arrays, settings, self.axis, where, counters)
-        if pools:
-            self._pool(cache, *(self._calibration or seen))
-        return y, cache
+        exchange = exchange_with(self.group) if own and self.group is not None else None
+        try:
+            geometry = check_channels(x, self.axis, self.num_features)
+            tracks = own and self.track_running_stats
+            pools = tracks and self.momentum is None
+            if pools:
+                self._check_running(geometry, x=x, where=where, residual=residual, out=out)
+                seen = self._seen()
+            by_batch = own or not self.track_running_stats
+            averaged = self.track_running_stats and not pools
+            running = (self.running_mean, self.running_var) if averaged else (None, None)
+            momentum = 0.0 if self.momentum is None else self.momentum
+            settings = settings_of(by_batch, momentum, self.eps, True, self.activation)
+            arrays = Arrays(x, out, self.gamma, self.beta, *running, residual)
+            counters = self._counters if tracks and averaged else None
+            y, cache = normalize_batch(arrays, settings, self.axis, where, counters, exchange)
+            if pools:
+                batch = moments_of(cache) if exchange is None else Moments(*exchange.moments)
+                self._pool(batch, *(self._calibration or seen))
+            return y, cache
+        except Exception as error:
+            if exchange is not None:
+                exchange.fail(error)
+            raise
 
     def _counters(self, count):
         """Return what counts a batch of so many values, for `batch_norm`."""
@@ -190,11 +205,11 @@ class BatchNorm(TrackingLayer):
     def _shapes_of(self, count):
         return ((), (self.num_features,)) if count == "num_values_tracked" else ((),)
 
-    def _pool(self, cache, batches, moments):
-        """Merge the statistics of a batch with those of all values seen."""
-        if not _any(cache.count):
+    def _pool(self, batch, batches, moments):
+        """Merge the Moments of a batch with those of all values seen."""
+        if not _any(batch.count):
             return
-        batches, moments = batches + 1, moments + moments_of(cache)
+        batches, moments = batches + 1, moments + batch
         count, (mean, var) = moments.count, self._running()
         seen = np.where(count == 0, self.num_values_tracked, count)  # a channel may have had none
         attributes = {"num_batches_tracked": batches, "num_values_tracked": as_count(seen)}
@@ -219,9 +234,9 @@ class BatchNorm(TrackingLayer):
         return self.num_batches_tracked, Moments(seen, mean, m2)
 
     def __getstate__(self):
-        """Pickle and copy the layer without its last call, and as it is outside of calibrate."""
+        """Pickle and copy the layer without last call and group, as it is outside of calibrate."""
         before = {} if self._calibration is None else self._uncalibrated
-        return super().__getstate__() | before | {"cache": None}
+        return super().__getstate__() | before | {"cache": None, "group": None}
 
     def _state_names(self):
         names = super()._state_names()

@@ -5,9 +5,11 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ._cache import _Activation, _Float, _FloatArray
+from ._group import Communicator, Group
 from ._layer import TrackingLayer
 
 class BatchNorm(TrackingLayer):
+    group: Group | Communicator | None
     num_values_tracked: int | NDArray[np.int64]
     def __init__(
         self,
@@ -20,6 +22,7 @@ class BatchNorm(TrackingLayer):
         bias: bool = True,
         track_running_stats: bool = True,
         activation: _Activation = None,
+        group: Group | Communicator | None = None,
         dtype: DTypeLike = ...,
     ) -> None: ...
     def freeze(self, mode: bool = True) -> Self: ...

@@ -61,7 +61,16 @@ class Cache:
     """
 
     __slots__ = (
-        *("_beta", "_counts", "_gamma", "_geometry", "_residual_dtype", "_saved", "_settings"),
+        *(
+            "_beta",
+            "_counts",
+            "_gamma",
+            "_geometry",
+            "_group",
+            "_residual_dtype",
+            "_saved",
+            "_settings",
+        ),
         *("_third", "_where"),
         *("count", "x"),
     )
@@ -78,6 +87,7 @@ class Cache:
         self._third = arrays.third
         self._where = arrays.where
         self._counts = arrays.counts
+        self._group = None  # that mean and variance were taken over
 
     __class_getitem__ = classmethod(GenericAlias)  # Cache[np.float32], in annotations
 

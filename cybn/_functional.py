@@ -3,7 +3,7 @@
 import numpy as np
 
 from ._geometry import as_input, as_mask, batch_geometry, is_plain
-from ._normalize import Arrays, normalize
+from ._normalize import Arrays, exchange_with, normalize
 from ._settings import known_settings, settings_of
 
 of_int = batch_geometry.of_int  # a frame less in each small call
@@ -23,6 +23,7 @@ def batch_norm(
     where=None,
     activation=None,
     residual=None,
+    group=None,
     out=None,
 ):
     """Normalize `x` over all axes but one, then scale by gamma and shift by beta.
@@ -65,6 +66,10 @@ def batch_norm(
         with a finite slope >= 0, ``"hardswish"`` [3]_ or ``"silu"`` [4]_.
     residual : array_like, optional
         Added before the activation: of x's shape and dtype, or float32 beside an x of 16 bit.
+    group : mpi4py.MPI.Comm or object, optional
+        Processes that each pass a part of one batch: in training, the statistics are those of all
+        parts, and so are the sums in `backward`. A communicator of mpi4py, or an object with
+        ``size`` and ``allgather``, as under Notes.
     out : numpy.ndarray, optional
         An array to store `y` in, of x's shape and dtype, C-contiguous and writable. In inference
         it may be `x` itself, or another view of all of it; `backward` cannot use the cache then.
@@ -92,6 +97,16 @@ def batch_norm(
 
     An empty `x`, or a `where` that selects nothing, leaves the running arrays as they are. A NaN or
     an infinity makes its own channel NaN, and no other.
+
+    A `group` has an int ``size`` and a method ``allgather(vector)``, which takes a float64 array of
+    shape (n,), as long for all members, and returns the arrays of all members in the order of their
+    ranks, of shape (size, n). In training, all members make the same calls of `batch_norm` and
+    `backward` in the same order, also with an empty `x`: each call gathers once (twice for more
+    than 1,029 channels, or 686 with `where`), in inference not at all. Statistics are merged in the
+    order of the ranks, so that mean, variance and running arrays have the same bits everywhere.
+    ``cache.count`` counts the values of all; dgamma and dbeta are those of a member's own part, to
+    be added up with the other gradients. An error of one member before it gathers, or a
+    disagreement on channels, dtype or eps, is an error of all.
 
     References
     ----------
@@ -121,22 +136,28 @@ def batch_norm(
     array([[0., 0.],
            [1., 1.]], dtype=float32)
     """
-    try:  # a frame less in each small call
-        settings = known_settings(training, momentum, eps, True, activation)
-    except TypeError:
-        settings = settings_of(training, momentum, eps, True, activation)
-    arrays = Arrays(x, out, gamma, beta, running_mean, running_var, residual)
-    return normalize_batch(arrays, settings, axis, where)
+    exchange = exchange_with(group) if group is not None and training else None
+    try:
+        try:  # a frame less in each small call
+            settings = known_settings(training, momentum, eps, True, activation)
+        except TypeError:
+            settings = settings_of(training, momentum, eps, True, activation)
+        arrays = Arrays(x, out, gamma, beta, running_mean, running_var, residual)
+        return normalize_batch(arrays, settings, axis, where, None, exchange)
+    except Exception as error:
+        if exchange is not None:
+            exchange.fail(error)
+        raise
 
 
 forward = batch_norm
 
 
-def normalize_batch(arrays, settings, axis, where, counters=None):
-    """As `batch_norm`; for a layer, `counters` says what else changes with the running arrays.
+def normalize_batch(arrays, settings, axis, where, counters=None, exchange=None):
+    """As `batch_norm`, with its `exchange_with` a group, or None.
 
-    It is a function of the number of values, which returns an object and new values of its
-    attributes, or None.
+    For a layer, `counters` says what else changes with the running arrays: it is a function of the
+    number of values, which returns an object and new values of its attributes, or None.
     """
     given = x = arrays.x
     training = settings.training
@@ -144,12 +165,12 @@ def normalize_batch(arrays, settings, axis, where, counters=None):
         x = arrays.x = as_input(x, "x")
     geometry = (of_int if type(axis) is int else batch_geometry)(x.shape, axis)
     mask = None if where is None else (*as_mask(where, x.shape, axis), where)
-    if training and geometry.values == 1 and x.size:
+    if training and geometry.values == 1 and x.size and exchange is None:
         raise ValueError(
             f"x: expected more than 1 value per channel when training, got shape {x.shape}; "
             "use training=False (a layer's eval()), or drop a last batch of one"
         )
-    if training and mask is not None and (mask[2] == 1).any():
+    if training and mask is not None and exchange is None and (mask[2] == 1).any():
         raise ValueError(
             "where: expected none or more than 1 value per channel when training, got 1 in channel "
             f"{np.flatnonzero(mask[1] == 1)[0]}; select more, or use training=False"
@@ -159,4 +180,4 @@ def normalize_batch(arrays, settings, axis, where, counters=None):
             "running_mean: expected an array because training=False, got None; pass the "
             "statistics of the training, or training=True to use those of x"
         )
-    return normalize(given, arrays, geometry, settings, mask, counters)
+    return normalize(given, arrays, geometry, settings, mask, counters, exchange)

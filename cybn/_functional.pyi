@@ -3,6 +3,7 @@ from typing import SupportsIndex, overload
 from numpy.typing import ArrayLike, NDArray
 
 from ._cache import Cache, _Activation, _Float, _FloatArray
+from ._group import Communicator, Group
 
 @overload
 def batch_norm(
@@ -19,6 +20,7 @@ def batch_norm(
     where: ArrayLike | None = None,
     activation: _Activation = None,
     residual: ArrayLike | None = None,
+    group: Group | Communicator | None = None,
     out: NDArray[_Float] | None = None,
 ) -> tuple[NDArray[_Float], Cache[_Float]]: ...
 @overload
@@ -36,6 +38,7 @@ def batch_norm(
     where: ArrayLike | None = None,
     activation: _Activation = None,
     residual: ArrayLike | None = None,
+    group: Group | Communicator | None = None,
     out: _FloatArray | None = None,
 ) -> tuple[_FloatArray, Cache]: ...
 

@@ -78,13 +78,7 @@ class Moments:
             )
         if np.any(np.greater(self.count, MOST - other.count)):
             raise ValueError(f"Moments: expected counts whose sum is at most {MOST}")
-        count = self.count + other.count
-        weight = other.count / (count + (count == 0))
-        with np.errstate(all="ignore"):  # NaN and infinity go their way, as in the kernels
-            delta = other.mean - self.mean
-            mean = self.mean + delta * weight
-            m2 = self.m2 + other.m2 + delta * (delta * (self.count * weight))
-        return Moments(count, mean, m2)
+        return Moments(*merged(*((a.count, a.mean, a.m2) for a in (self, other))))
 
     def __radd__(self, other):
         """Return self + 0, with which `sum` starts."""
@@ -262,6 +256,18 @@ class Moments:
 
     def __repr__(self):
         return f"Moments(count={self.count!r}, mean={self.mean!r}, m2={self.m2!r})"
+
+
+def merged(first, second):
+    """Return count, mean and m2 of the values of both, each of which is such a tuple."""
+    (first_count, first_mean, first_m2), (second_count, second_mean, second_m2) = first, second
+    count = first_count + second_count
+    weight = second_count / (count + (count == 0))
+    with np.errstate(all="ignore"):  # NaN and infinity go their way, as in the kernels
+        delta = second_mean - first_mean
+        mean = first_mean + delta * weight
+        m2 = first_m2 + second_m2 + delta * (delta * (first_count * weight))
+    return count, mean, m2
 
 
 def _as_float64(value, name):

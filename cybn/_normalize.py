@@ -25,11 +25,12 @@ OVERWRITTEN = kernels.OVERWRITTEN
 Arrays = kernels.Arrays
 
 
-def normalize(given, arrays, geometry, settings, mask=None, counters=None):
+def normalize(given, arrays, geometry, settings, mask=None, counters=None, exchange=None):
     """Normalize ``arrays.x`` in any geometry; return y and the Cache.
 
     `given` is what x was converted from, `mask` what `as_mask` returns, and from what, or None.
-    `counters` is a function of the number of values: see `normalize_batch`.
+    `counters` is a function of the number of values, `exchange` that with a group, or None: see
+    `normalize_batch`.
     """
     x, y, residual = arrays.x, arrays.out, arrays.third
     nbytes = x.nbytes
@@ -38,7 +39,7 @@ def normalize(given, arrays, geometry, settings, mask=None, counters=None):
     count = geometry.values
     if mask is not None:
         arrays.where, arrays.counts, count, _ = mask
-    if counters is not None:
+    if counters is not None and exchange is None:
         counters = counters(count)
     way = schedule((2 if residual is None else 3) * nbytes)
     arrays.saved = empty(geometry.saved_size)
@@ -48,20 +49,29 @@ def normalize(given, arrays, geometry, settings, mask=None, counters=None):
     taken = (
         geometry.direct
         and given is x
+        and exchange is None
         and mask is None
         and kernels.forward(geometry.layout, settings, way, arrays, counters)
     )
     if not taken:
+        whole = geometry
         geometry, arrays.gamma, arrays.beta = as_parameters(arrays.gamma, arrays.beta, geometry)
         allocate(arrays, geometry)
         _check(given, arrays, mask, geometry, settings.training)
+        if exchange is not None:
+            count = exchange.merge(x, whole, mask, settings.eps, arrays)
+            counters = counters and counters(count)
         if x.size:
-            taken = _normalize_checked(arrays, geometry, settings, way, counters)
+            taken = normalize_checked(arrays, geometry, settings, way, counters)
+        elif exchange is not None and arrays.running_mean is not None:
+            exchange.track(arrays, settings, counters)
     cache = Cache(None if taken is OVERWRITTEN else x, arrays, geometry, settings, count)
     if residual is not None:
         cache._residual_dtype = arrays.third.dtype
         if settings.by_result:
             cache._third = y
+    if exchange is not None:
+        cache._group = exchange.group
     return y, cache
 
 
@@ -86,14 +96,15 @@ def _check(given, arrays, mask, geometry, training):
     check_written({"out": arrays.out}, read | running, may_be)
 
 
-def _normalize_checked(arrays, geometry, settings, way, counters):
+def normalize_checked(arrays, geometry, settings, way, counters):
     """Run the kernel on plain arrays of one dimension, and store what it makes of copies."""
     parameters = arrays.gamma, arrays.beta
     arrays.gamma, arrays.beta = (as_flat(array, copy=False) for array in parameters)
     running = arrays.running_mean, arrays.running_var
     flat = [as_flat(array, copy=settings.training) for array in running]
     arrays.running_mean, arrays.running_var = flat
-    arrays.out = np.asarray(arrays.out)
+    if arrays.out is not None:
+        arrays.out = np.asarray(arrays.out)
     taken = insist(kernels.forward(geometry.layout, settings, way, arrays))
     if settings.training and running[0] is not None:
         commit(zip(running, flat, strict=True), *([counters] if counters else []))
@@ -104,15 +115,27 @@ def _normalize_checked(arrays, geometry, settings, way, counters):
 def statistics(x, axis, where):
     """Return the Cache of `forward` without its y: the statistics of each channel."""
     x = as_input(x, "x")
-    geometry = batch_geometry(x.shape, axis)
+    mask = None if where is None else as_mask(where, x.shape, axis)
+    return local_statistics(x, batch_geometry(x.shape, axis), mask)
+
+
+def local_statistics(x, geometry, mask):
+    """As `statistics`, of a plain x, and what `as_mask` returns, or None."""
     settings = settings_of()
     arrays, count = Arrays(x, None, None, None), geometry.values
-    if where is not None:
-        arrays.where, arrays.counts, count = as_mask(where, x.shape, axis)
+    if mask is not None:
+        arrays.where, arrays.counts, count, *_ = mask
     allocate(arrays, geometry)
     if x.size:
         insist(kernels.forward(geometry.layout, settings, schedule(x.nbytes), arrays))
     return Cache(x, arrays, geometry, settings, count)
+
+
+def exchange_with(group):
+    """Return what a call has to do with the other members of a group, or None if there are none."""
+    from ._group import exchange_of
+
+    return exchange_of(group)
 
 
 def allocate(arrays, geometry):

@@ -66,7 +66,8 @@ cdef struct Views:      # of the arrays of a call
     Array running_var
     Array saved
     Array scratch
-    const Array* given[13]      # those that there are
+    Array merged
+    const Array* given[14]      # those that there are
     int count
     const Storage* storages     # the table
     bint refused                # one of them was not plain

@@ -1,6 +1,6 @@
 # What belongs to cells, from and to the arrays of a call: parameters, counts, K, gradients.
 
-from libc.string cimport memchr, memset
+from libc.string cimport memchr, memcpy, memset
 
 from arrays cimport Array
 from call cimport (
@@ -46,6 +46,24 @@ cdef inline void set_counts(const Call* call, const Array* counts) noexcept nogi
     cdef const Shape* s = &call.plan.shape
     fill(counts, <double>s.outer * s.inner * s.group * (s.samples if s.shared else 1),
          call.plan.cells, row(call, count_row))
+
+
+cdef inline void take_merged(
+    const Call* call, const Array* merged, double* first, double* second,
+) noexcept nogil:
+    """Fill two rows with what all members of a group have made of their channels."""
+    cdef Py_ssize_t channels = call.plan.shape.channels
+    memcpy(first, merged.data, channels * sizeof(double))
+    memcpy(second, merged.data + channels * sizeof(double), channels * sizeof(double))
+    repeat(first, call.plan.cells, channels)
+    repeat(second, call.plan.cells, channels)
+
+
+cdef inline void give_share(
+    const Array* share, const double* first, const double* second,
+) noexcept nogil:
+    memcpy(share.data, first, share.nbytes // 2)
+    memcpy(share.data + share.nbytes // 2, second, share.nbytes // 2)
 
 
 cdef inline void load_first_selected(const Call* call, const Array* x) noexcept nogil:

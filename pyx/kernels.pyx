@@ -37,7 +37,9 @@ from call cimport (
     running_mean_row, running_var_row, saved, saved_rows, saved_values, scratch_values,
     shift_row, slope_row, take_parameters, var_row,
 )
-from cells cimport fill, give, give_gradients, load_shift, set_counts, set_parameters
+from cells cimport (
+    fill, give, give_gradients, give_share, load_shift, set_counts, set_parameters, take_merged,
+)
 from maps cimport map_pass
 from phases cimport arithmetic, plain_arithmetic, restore_arithmetic, run_phases
 from plan cimport Plan, Shape, keep_columns, make_plan, plan_map
@@ -167,10 +169,13 @@ cdef class Arrays:
     `where` is a mask; `counts` are then the values of each channel that it selects. `third` is the
     residual; in backward, where the result decides the activation's derivative, it is the result.
     Backward writes dx to `out`, and the gradients to `gamma`, `beta` and `dresidual`.
+
+    `merged` has what all members of a group sum, by channel, in place of what x does: mean and
+    variance, or in backward center and slope, to which backward without an `out` gives x's share.
     """
 
     cdef public object x, dy, out, third, dresidual, where, counts, gamma, beta
-    cdef public object running_mean, running_var, saved, scratch
+    cdef public object running_mean, running_var, saved, scratch, merged
 
     def __init__(
         self, x, out, gamma, beta, running_mean=None, running_var=None, third=None, dy=None,
@@ -196,6 +201,7 @@ cdef void view(Views* views, Arrays arrays, bint forward, bint training) noexcep
     take(views, &views.running_var, arrays.running_var, ndarray, training)
     take(views, &views.saved, arrays.saved, ndarray, forward)
     take(views, &views.scratch, arrays.scratch, ndarray, True)
+    take(views, &views.merged, arrays.merged, ndarray, True)
 
 
 cdef bint is_residual(const Array* array, const Array* x) noexcept:
@@ -219,7 +225,9 @@ cdef bint fits(Views* views, Layout layout) noexcept:
             and views.saved.size == layout.saved_size
             and views.saved.itemsize == sizeof(double)
             and views.scratch.size == layout.scratch_size
-            and (views.scratch.data == NULL or views.scratch.itemsize == sizeof(double)))
+            and (views.scratch.data == NULL or views.scratch.itemsize == sizeof(double))
+            and is_vector(&views.merged, 2 * shape.channels)
+            and (views.merged.data == NULL or views.merged.itemsize == sizeof(double)))
 
 
 cdef void prepare(
@@ -337,7 +345,7 @@ def forward(
     call.u = call.x = views.x.data
     call.v = call.dy = NULL
     call.settle, call.solve = settle_forward, solve_forward
-    call.sums = training
+    call.sums = training and views.merged.data == NULL
     call.shift = row(&call, shift_row)
     call.coefficients[0], call.coefficients[1] = saved(&call, mean_row), saved(&call, slope_row)
     call.coefficients[2] = saved(&call, beta_row)
@@ -349,7 +357,10 @@ def forward(
         set_parameters(&call, &views.gamma, &views.beta)
         if training:
             set_counts(&call, &views.counts)
-            load_shift(&call, &views.x)
+            if call.sums:
+                load_shift(&call, &views.x)
+            else:
+                take_merged(&call, &views.merged, saved(&call, mean_row), saved(&call, var_row))
             fill(&views.running_mean, 0, cells, row(&call, running_mean_row))
             fill(&views.running_var, 1, cells, row(&call, running_var_row))
         else:
@@ -370,7 +381,7 @@ def backward(
     Layout layout not None, Settings settings not None, Schedule schedule not None,
     Arrays arrays not None,
 ):
-    """dx, dgamma and dbeta (if not None), from what forward saved. False: arrays refused."""
+    """What there is of dx, dgamma and dbeta, from what forward saved. False: arrays refused."""
     cdef Call call
     cdef Fused fused
     cdef Views views
@@ -379,7 +390,8 @@ def backward(
     cdef bint wanted = arrays.gamma is not None or arrays.beta is not None
     cdef bint inside = layout.plan.shape.inside
     view(&views, arrays, False, False)
-    if not (fits(&views, layout) and alike(&views.x, &views.dy) and alike(&views.x, &views.out)
+    if not (fits(&views, layout) and alike(&views.x, &views.dy)
+            and (views.out.data == NULL or alike(&views.x, &views.out))
             and is_apart(&views, &views.out, &views.dy)
             and is_apart(&views, &views.dresidual, &views.dy)):
         return False
@@ -389,7 +401,7 @@ def backward(
     if not training and call.fused == NULL:
         call.x, call.dy = call.u, NULL
     call.settle, call.solve = settle_backward, solve_backward
-    call.sums = training or wanted
+    call.sums = (training or wanted) and (views.merged.data == NULL or views.out.data == NULL)
     call.columns = inside and wanted
     if inside:
         take_parameters(&call)
@@ -414,7 +426,11 @@ def backward(
         if call.columns:
             keep_columns(&call.plan)
         set_counts(&call, &views.counts)
+        if views.merged.data != NULL and not call.sums:
+            take_merged(&call, &views.merged, row(&call, center_row), row(&call, dx_slope_row))
         run(&call)
+        if views.merged.data != NULL and call.sums:
+            give_share(&views.merged, row(&call, center_row), row(&call, dx_slope_row))
         if call.columns or (call.sums and not inside):
             give_gradients(&call, &views.gamma, &views.beta)
         restore_arithmetic(before)

@@ -122,7 +122,7 @@ cdef inline void solve_forward(const Call* call, Py_ssize_t start, Py_ssize_t st
     cdef double* slope = saved(call, slope_row)
     cdef double eps = call.eps
     cdef Py_ssize_t c
-    if call.sums:
+    if call.training:
         average(call, running_mean_row, saved(call, mean_row), 0, start, stop)
         average(call, running_var_row, var, 1, start, stop)
     for c in range(start, stop):
@@ -144,6 +144,8 @@ cdef inline void solve_backward(const Call* call, Py_ssize_t start, Py_ssize_t s
     if call.sums:
         for c in range(start, stop):
             s2[c] *= invstd[c]
+    elif call.training:     # those of all members of a group are given
+        return
     if not call.training:
         for c in range(start, stop):
             center[c] = 0

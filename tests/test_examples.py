@@ -10,7 +10,11 @@ for package in ("matplotlib", "sklearn", "threadpoolctl", "tqdm"):
 
 FOLDER = Path(__file__).parents[1] / "examples"
 EXAMPLES = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
-NEEDED = {"dask_moments": ("distributed", "zarr"), "torch_digits": ("torch",)}
+NEEDED = {
+    "dask_moments": ("distributed", "zarr"),
+    "mpi_digits": ("mpi4py",),
+    "torch_digits": ("torch",),
+}
 OF_MEGABYTES = "dask_moments", "larger_than_memory"
 
 

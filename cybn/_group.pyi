@@ -1,0 +1,13 @@
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+class Group(Protocol):
+    @property
+    def size(self) -> int: ...
+    def allgather(self, vector: NDArray[np.float64], /) -> NDArray[np.float64]: ...
+
+class Communicator(Protocol):  # that of mpi4py, for one
+    def Get_size(self) -> int: ...
+    def Allgather(self, sendbuf: Any, recvbuf: Any, /) -> None: ...
