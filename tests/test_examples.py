@@ -12,6 +12,7 @@ FOLDER = Path(__file__).parents[1] / "examples"
 EXAMPLES = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
 NEEDED = {
     "dask_moments": ("distributed", "zarr"),
+    "ddp_digits": ("torch",),
     "mpi_digits": ("mpi4py",),
     "torch_digits": ("torch",),
 }

@@ -27,6 +27,7 @@ from ._modules import (
     LayerNorm,
     RMSNorm,
 )
+from ._sync import SyncBatchNorm, SyncBatchNormAct
 
 __all__ = [
     "BatchNorm1d",
@@ -41,6 +42,8 @@ __all__ = [
     "InstanceNorm3d",
     "LayerNorm",
     "RMSNorm",
+    "SyncBatchNorm",
+    "SyncBatchNormAct",
     "batch_norm",
     "convert",
     "group_norm",

@@ -40,10 +40,11 @@ def by_channel(norm):
     return norm not in ("layer", "rms")
 
 
-def forward(x, weight, bias, running_mean, running_var, residual, settings):
+def forward(x, weight, bias, running_mean, running_var, residual, settings, group=None):
     """Return y as a tensor, and the Cache that `gradients` needs, which holds none of the others.
 
-    In training the running tensors are written to, and nothing tells autograd.
+    In training the running tensors are written to, and nothing tells autograd. All members of a
+    group take part, then and in `gradients`.
     """
     array, axis, strides = _in_c_order(x, settings.norm)
     gamma, beta = _parameter(weight), _parameter(bias)
@@ -61,6 +62,7 @@ def forward(x, weight, bias, running_mean, running_var, residual, settings):
             axis=axis,
             activation=core_activation(settings),
             residual=None if residual is None else _in_order_of(residual, axis),
+            group=group,
         )
     elif norm == "instance":
         y, cache = instance_norm(array, gamma, beta, axis=axis, eps=eps)
@@ -93,8 +95,10 @@ def gradients(dy, x, cache, third, settings, needed):
     array, axis, strides = _in_c_order(x, settings.norm)
     gamma, beta = cache._gamma if needed[1] else None, cache._beta if needed[2] else None
     arrays = Arrays(None, None, gamma, beta)
-    arrays.saved = cache._saved
+    arrays.saved, arrays.counts = cache._saved, cache._counts
+    group = cache._group
     cache = Cache(array, arrays, cache._geometry, cache._settings, cache.count)
+    cache._group = group
     if third is not None:
         cache._third = _in_order_of(third, axis)
         cache._residual_dtype = array.dtype

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from . import _modules
+from . import _modules, _sync
 from ._fuse import fuse_norms, separate_norms
 
 _NAMES = (
@@ -10,8 +10,10 @@ _NAMES = (
     *("InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d", "LayerNorm", "RMSNorm"),
 )
 _OURS = {getattr(nn, name): getattr(_modules, name) for name in _NAMES}
+_OURS[nn.SyncBatchNorm] = _sync.SyncBatchNorm
 _THEIRS = {ours: theirs for theirs, ours in _OURS.items()}
 _BATCH_NORMS = _modules.BatchNorm1d, _modules.BatchNorm2d, _modules.BatchNorm3d
+_BATCH_NORMS += (_sync.SyncBatchNorm,)
 
 
 def convert(model, *, fuse=False, filter_fn=None):

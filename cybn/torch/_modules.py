@@ -15,6 +15,10 @@ def _tensors(module, *names):
 class _Batch:
     def forward(self, input, residual=None, activation=None):
         """Normalize each channel, add `residual` and apply `activation`, if there are any."""
+        return batch_norm(*self._arguments(input), residual=residual, activation=activation)
+
+    def _arguments(self, input):
+        """Return the first arguments of `batch_norm`, and count the batch in training."""
         self._check_input_dim(input)
         names = "running_mean", "running_var", "weight", "bias", "num_batches_tracked"
         *running, weight, bias, batches = _tensors(self, *names)
@@ -26,8 +30,7 @@ class _Batch:
         training = self.training or (running[0] is None and running[1] is None)
         if self.training and not self.track_running_stats:
             running = None, None
-        given = input, *running, weight, bias, training, momentum, self.eps
-        return batch_norm(*given, residual=residual, activation=activation)
+        return input, *running, weight, bias, training, momentum, self.eps
 
 
 class _BatchAct(_Batch):
@@ -51,8 +54,9 @@ class _BatchAct(_Batch):
         `torch.nn.SyncBatchNorm.convert_sync_batchnorm` does so.
         """
         raise TypeError(
-            f"{type(self).__name__}: expected a conversion that knows its activation; "
-            "use a BatchNorm and the activation as modules of their own"
+            f"{type(self).__name__}: expected a conversion that knows its activation, such as "
+            "cybn.torch.SyncBatchNorm.convert_sync_batchnorm; for others use a BatchNorm and the "
+            "activation as modules of their own"
         )
 
 
