@@ -17,7 +17,7 @@ lower-case ``allgather`` would pickle.
 
 All members gather vectors of one length, WIDTH, whatever they have. So members who disagree, or who
 have failed before, find that out together, where vectors of different lengths would be an error of
-the transport, or no error at all. It has room for 682 channels, or 1,029 in backward; what is left
+the transport, or no error at all. It has room for 1,029 channels, or 686 with a mask; what is left
 of more channels follows in a second exchange, of a length that all members know by then.
 """
 
@@ -26,8 +26,9 @@ from functools import reduce
 import numpy as np
 
 from ._checks import FLOAT64, checked_int, insist
+from ._geometry import batch_geometry
 from ._moments import merged, moments_of
-from ._normalize import empty_batch, local_statistics, normalize_checked
+from ._normalize import Arrays, allocate, local_statistics, normalize_checked
 from ._runtime import SERIAL, kernels
 
 WIDTH = 2064
@@ -92,7 +93,12 @@ class Exchange:
 
     def track(self, arrays, settings, counters):
         """Update the running arrays of a member that has no values."""
-        normalize_checked(*empty_batch(arrays), settings, SERIAL, counters)
+        x = np.zeros((1, arrays.counts.size))
+        empty = Arrays(x, None, None, None, arrays.running_mean, arrays.running_var)
+        empty.merged, empty.counts = arrays.merged, arrays.counts
+        geometry = batch_geometry(x.shape, 1)
+        allocate(empty, geometry)
+        normalize_checked(empty, geometry, settings, SERIAL, counters)
 
     def add(self, layout, settings, schedule, arrays):
         """Give a call of backward what all members have summed."""

@@ -138,16 +138,6 @@ def exchange_with(group):
     return exchange_of(group)
 
 
-def empty_batch(arrays):
-    """Return the Arrays and the Geometry of a call that only updates the running arrays."""
-    x = np.zeros((1, len(arrays.counts)))
-    empty = Arrays(x, None, None, None, arrays.running_mean, arrays.running_var)
-    empty.merged, empty.counts = arrays.merged, arrays.counts
-    geometry = batch_geometry(x.shape, 1)
-    allocate(empty, geometry)
-    return empty, geometry
-
-
 def allocate(arrays, geometry):
     """Make what the kernels save, and, unless a thread has it, what they need while they run."""
     arrays.saved = empty(geometry.saved_size)

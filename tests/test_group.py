@@ -222,6 +222,20 @@ def test_the_same_bits_from_run_to_run_and_for_any_number_of_threads(rng):
     assert runs[0] == runs[1] == runs[2]
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("options", [{}, OPTIONS["relu6, residual"]], ids=["plain", "fused"])
+def test_large_parts_run_on_several_threads(rng, monkeypatch, layout, options):
+    """And past the caches, as phases of their own."""
+    monkeypatch.setitem(LAYOUTS, "NCHW", ((CHANNELS, 96, 64), 1))
+    monkeypatch.setitem(LAYOUTS, "NHWC", ((96, 64, CHANNELS), -1))
+    monkeypatch.setitem(LAYOUTS, "N, C", ((CHANNELS,), 1))
+    sizes = (3, 60_000) if layout == "N, C" else (9, 0, 15)
+    batch = Batch(rng, layout, np.float64, sizes)
+    cybn.set_num_threads(2)
+    members = batch.run_group(options)
+    assert_as_one(batch, members, options)
+
+
 def test_four_ways(rng):
     """1: alone. 2: many, each for itself. 3: a group of one. 4: a group of many. 1 = 3 = 4 != 2."""
     batch = Batch(rng, dtype=np.float64, sizes=(9, 3, 4))

@@ -1,12 +1,14 @@
 """PyTorch's norms on the CPU by cybn: functions, modules, and `convert` for whole models."""
 
 try:
+    import ml_dtypes as _ml_dtypes  # noqa: F401
     import torch as _torch  # noqa: F401
 except ModuleNotFoundError as _error:
-    if _error.name != "torch":
+    if _error.name not in ("ml_dtypes", "torch"):
         raise
+    _name = {"ml_dtypes": "ml_dtypes", "torch": "PyTorch"}[_error.name]
     raise ImportError(
-        'cybn.torch: expected PyTorch to be installed: python -m pip install "cybn[torch]"'
+        f'cybn.torch: expected {_name} to be installed: python -m pip install "cybn[torch]"'
     ) from None
 
 from ._convert import convert, revert

@@ -1,9 +1,11 @@
 """Between tensors and arrays: what cybn can read as it is, is not copied."""
 
+import weakref
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from ml_dtypes import bfloat16
 
 from .. import _geometry
 from .._backward import backward
@@ -12,6 +14,9 @@ from .._functional import batch_norm
 from .._normalize import Arrays
 from .._norms import group_norm, instance_norm, layer_norm, rms_norm
 from .._settings import settings_of
+
+DTYPES = torch.float32, torch.float64, torch.bfloat16, torch.float16
+_parameters = {}  # by id: a weak reference, dtype and address, and the array
 
 
 class Settings(NamedTuple):
@@ -36,21 +41,21 @@ def by_channel(norm):
 
 
 def forward(x, weight, bias, running_mean, running_var, residual, settings, group=None):
-    """Return y as a tensor, and the Cache, whose `_saved` is what `gradients` needs.
+    """Return y as a tensor, and the Cache that `gradients` needs, which holds none of the others.
 
-    In training the running tensors are written to, and nothing tells autograd. With a group,
-    `gradients` needs the group and the Cache's `_counts`, too.
+    In training the running tensors are written to, and nothing tells autograd. All members of a
+    group take part, then and in `gradients`.
     """
     array, axis, strides = _in_c_order(x, settings.norm)
-    gamma, beta = _as_array(weight), _as_array(bias)
+    gamma, beta = _parameter(weight), _parameter(bias)
     norm, number, training, momentum, eps, *_ = settings
     if norm == "batch":
         y, cache = batch_norm(
             array,
             gamma,
             beta,
-            running_mean=_as_array(running_mean),
-            running_var=_as_array(running_var),
+            running_mean=_parameter(running_mean),
+            running_var=_parameter(running_var),
             training=training,
             momentum=momentum,
             eps=eps,
@@ -67,32 +72,45 @@ def forward(x, weight, bias, running_mean, running_var, residual, settings, grou
         y, cache = layer_norm(array, gamma, beta, axis=_trailing(number), eps=eps)
     else:
         y, cache = rms_norm(array, gamma, axis=_trailing(number), eps=eps)
+    cache.x = cache._third = None
     return _as_tensor(y, x, strides), cache
 
 
-def gradients(dy, x, saved, third, settings, needed, group=None, counts=None):
+def cache_of(x, like, saved, settings):
+    """Return the Cache of `forward`, given the array that it saved; parameters are `like` this."""
+    array, axis, _ = _in_c_order(x, settings.norm)
+    geometry = _find_geometry(array.shape, axis, settings)
+    parameter = np.empty(geometry.parameters, _as_array(like).dtype)
+    arrays = Arrays(None, None, parameter, parameter)
+    arrays.saved = saved
+    return Cache(None, arrays, geometry, _kernel_settings(settings), geometry.values)
+
+
+def gradients(dy, x, cache, third, settings, needed):
     """Return dx, dweight, dbias and dresidual as tensors; None for what there is not.
 
-    `saved` is from `forward`; `third` is the residual, if there is one, or instead the result if
-    `settings.keeps_result()`. `needed` are dx, dweight, dbias and dresidual, if they are.
-    Of a group, whose members have `counts` values of each channel, all take part.
+    `third` is the residual, if there is one, or instead the result if `settings.keeps_result()`.
+    `needed` are dx, dweight, dbias and dresidual, if they are.
     """
     array, axis, strides = _in_c_order(x, settings.norm)
-    geometry = _find_geometry(array.shape, axis, settings)
-    dtype = np.float32 if array.itemsize == 2 else array.dtype
-    like = np.empty(geometry.parameters, dtype)  # of which the shape and dtype are asked
-    arrays = Arrays(None, None, *(like if each else None for each in needed[1:3]))
-    arrays.saved, arrays.counts = saved, counts
-    arrays.third = None if third is None else _in_order_of(third, axis)
-    cache = Cache(array, arrays, geometry, _kernel_settings(settings), geometry.values)
+    gamma, beta = cache._gamma if needed[1] else None, cache._beta if needed[2] else None
+    arrays = Arrays(None, None, gamma, beta)
+    arrays.saved, arrays.counts = cache._saved, cache._counts
+    group = cache._group
+    cache = Cache(array, arrays, cache._geometry, cache._settings, cache.count)
     cache._group = group
     if third is not None:
+        cache._third = _in_order_of(third, axis)
         cache._residual_dtype = array.dtype
     results = backward(_in_order_of(dy, axis), cache)
-    dweight, dbias = (each if each is None else torch.from_numpy(each) for each in results[1:])
+    dx, dweight, dbias = results
     dresidual = results.dresidual
-    dresidual = None if dresidual is None else _as_tensor(dresidual, x, strides)
-    return _as_tensor(results.dx, x, strides), dweight, dbias, dresidual
+    return (
+        _as_tensor(dx, x, strides),
+        None if dweight is None else _from_array(dweight),
+        None if dbias is None else _from_array(dbias),
+        None if dresidual is None else _as_tensor(dresidual, x, strides),
+    )
 
 
 def result_like(x, norm):
@@ -131,13 +149,40 @@ def _trailing(number):
 
 
 def _as_array(tensor):
+    """Return an array of the same memory. NumPy's bfloat16 is that of ml_dtypes."""
+    if tensor.dtype is torch.bfloat16:
+        return tensor.detach().resolve_neg().view(torch.uint16).numpy().view(bfloat16)
+    return tensor.numpy(force=True)
+
+
+def _parameter(tensor):
+    """Return the array of a tensor that many calls have in common, or None."""
     if tensor is None:
         return None
-    if tensor.dtype is not torch.bfloat16:
-        return tensor.numpy(force=True)
-    import ml_dtypes  # which PyTorch does without
+    known = _parameters.get(id(tensor))
+    if known is not None:
+        reference, dtype, address, array = known
+        if (
+            reference() is tensor
+            and dtype is tensor.dtype
+            and address == tensor.data_ptr()
+            and array.shape == tensor.shape
+            and tensor.is_contiguous()
+        ):
+            return array
+    array, key, address = _as_array(tensor), id(tensor), tensor.data_ptr()
+    if array.__array_interface__["data"][0] == address:  # it is no copy
+        reference = weakref.ref(tensor, lambda _: _parameters.pop(key, None))
+        _parameters[key] = reference, tensor.dtype, address, array
+    return array
 
-    return tensor.detach().view(torch.int16).numpy(force=True).view(ml_dtypes.bfloat16)
+
+def _from_array(array):
+    """Return a tensor of the same memory, which is no view of another tensor."""
+    if array.dtype != bfloat16:
+        return torch.from_numpy(array)
+    bits = torch.from_numpy(array.view(np.uint16))
+    return torch.empty(0, dtype=torch.bfloat16).set_(bits.untyped_storage(), 0, bits.shape)
 
 
 def _in_order_of(tensor, axis):
@@ -157,17 +202,12 @@ def _in_c_order(x, norm):
         last = array.transpose(0, *range(2, array.ndim), 1)
         if last.flags.c_contiguous:
             return last, -1, x.stride()
-    return _as_array(x.detach().contiguous()), 1, None
+    return _as_array(x.contiguous()), 1, None
 
 
 def _as_tensor(array, x, strides):
     """Return an array from C order as a tensor like x: not a view, so that it can be changed."""
-    if array.dtype.kind == "V":  # bfloat16
-        memory = torch.from_numpy(array.view(np.int16)).untyped_storage()
-        tensor = torch.empty(0, dtype=torch.bfloat16)
-        tensor.set_(memory, 0, array.shape)
-    else:
-        tensor = torch.from_numpy(array)
+    tensor = _from_array(array)
     if strides is not None and tensor.stride() != strides:
         tensor.as_strided_(x.shape, strides)
     return tensor

@@ -15,8 +15,7 @@ class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, running_mean, running_var, residual, settings):
         given = x, weight, bias, running_mean, running_var, residual, settings
-        y, cache = _arrays.forward(*given)
-        ctx.saved = cache._saved
+        y, ctx.cache = _arrays.forward(*given)
         ctx.settings = settings
         tensors = x, weight, bias, residual, y, settings
         ctx.save_for_backward(*_operators.tensors_for_backward(*tensors))
@@ -28,10 +27,10 @@ class _Norm(torch.autograd.Function):
         settings, needs = ctx.settings, ctx.needs_input_grad
         needed = [*needs[:3], needs[5]]
         if torch.is_grad_enabled():
-            tensors = x, weight, bias, torch.from_numpy(ctx.saved), third
+            tensors = x, weight, bias, torch.from_numpy(ctx.cache._saved), third
             gradients = _operators.norm_backward(dy, tensors, settings, needed)
         else:
-            gradients = _arrays.gradients(dy, x, ctx.saved, third, settings, needed)
+            gradients = _arrays.gradients(dy, x, ctx.cache, third, settings, needed)
         dx, dweight, dbias, dresidual = gradients
         return dx if needed[0] else None, dweight, dbias, None, None, dresidual, None
 

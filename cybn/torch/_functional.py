@@ -7,11 +7,10 @@ from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from ._activations import find_activation
-from ._arrays import Settings
+from ._arrays import DTYPES, Settings
 from ._autograd import normalize
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
-_DTYPES = (torch.float32, torch.float64)
 
 
 def batch_norm(
@@ -62,8 +61,9 @@ def batch_norm(
 
     Notes
     -----
-    float32 and float64 tensors on the CPU are normalized by cybn. All others, and what functorch,
-    forward-mode differentiation or tracing look at, are PyTorch's own.
+    Tensors on the CPU of float32, float64, bfloat16 or float16 are normalized by cybn. Parameters
+    and running statistics have the input's dtype, or float32 beside one of 16 bit. All others, and
+    what functorch, forward-mode differentiation or tracing look at, are PyTorch's own.
 
     Examples
     --------
@@ -86,8 +86,8 @@ def batch_norm(
         if (
             0 <= momentum <= 1
             and 0 <= slope < math.inf
-            and (residual is None or _are_taken(residual, eps, input.shape, residual))
             and (residual is None or residual.dtype is input.dtype)
+            and (residual is None or _are_taken(residual, eps, input.shape, residual))
         ):
             settings = "batch", 0, bool(training), float(momentum), float(eps), name, float(slope)
             given = input, weight, bias, running_mean, running_var, Settings(*settings)
@@ -264,7 +264,7 @@ def _are_taken(x, eps, shape, *others):
     """
     dtype = x.dtype
     if (
-        dtype not in _DTYPES
+        dtype not in DTYPES
         or not x.is_cpu
         or type(x) not in _PLAIN
         or x.layout is not torch.strided
@@ -272,6 +272,8 @@ def _are_taken(x, eps, shape, *others):
         or not 0 < eps < math.inf
     ):
         return False
+    if dtype.itemsize == 2 and all(each is None or each.dtype is torch.float32 for each in others):
+        dtype = torch.float32
     for tensor in others:
         if tensor is not None and not (
             tensor.dtype is dtype

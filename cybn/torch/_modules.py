@@ -6,6 +6,12 @@ from ._activations import find_activation
 from ._functional import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
 
 
+def _tensors(module, *names):
+    """Return what is mostly parameters and buffers, sooner than `nn.Module` finds them."""
+    own = module._parameters | module._buffers
+    return [own[name] if name in own else getattr(module, name) for name in names]
+
+
 class _Batch:
     def forward(self, input, residual=None, activation=None):
         """Normalize each channel, add `residual` and apply `activation`, if there are any."""
@@ -14,16 +20,17 @@ class _Batch:
     def _arguments(self, input):
         """Return the first arguments of `batch_norm`, and count the batch in training."""
         self._check_input_dim(input)
+        names = "running_mean", "running_var", "weight", "bias", "num_batches_tracked"
+        *running, weight, bias, batches = _tensors(self, *names)
         momentum = 0.0 if self.momentum is None else self.momentum
-        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
+        if self.training and self.track_running_stats and batches is not None:
+            batches.add_(1)
             if self.momentum is None:
-                momentum = 1.0 / float(self.num_batches_tracked)
-        running = self.running_mean, self.running_var
+                momentum = 1.0 / float(batches)
         training = self.training or (running[0] is None and running[1] is None)
         if self.training and not self.track_running_stats:
             running = None, None
-        return input, *running, self.weight, self.bias, training, momentum, self.eps
+        return input, *running, weight, bias, training, momentum, self.eps
 
 
 class _BatchAct(_Batch):

@@ -64,8 +64,10 @@ def _(x, weight, bias, running_mean, running_var, residual, *settings):
 @torch.library.impl("cybn::norm_backward", "cpu")
 def _norm_backward(dy, x, weight, bias, saved, third, *settings):
     *settings, needed = settings
-    saved = saved.numpy(force=True)
-    results = _arrays.gradients(dy, x, saved, third, Settings(*settings), needed)
+    settings = Settings(*settings)
+    like = _like_parameters(x, weight, bias)
+    cache = _arrays.cache_of(x, like, saved.numpy(force=True), settings)
+    results = _arrays.gradients(dy, x, cache, third, settings, needed)
     return tuple(_or_empty(each, x) for each in results)
 
 
@@ -74,7 +76,8 @@ def _(dy, x, weight, bias, saved, third, *settings):
     *settings, needed = settings
     settings = Settings(*settings)
     shape = x.shape[1:2] if by_channel(settings.norm) else x.shape[x.dim() - settings.number :]
-    parameters = (x.new_empty(shape if each else 0) for each in needed[1:3])
+    like = _like_parameters(x, weight, bias)
+    parameters = (like.new_empty(shape if each else 0) for each in needed[1:3])
     dx, dresidual = (result_like(x, settings.norm) for _ in range(2))
     return dx, *parameters, x.new_empty(0) if third is None else dresidual
 
@@ -93,10 +96,16 @@ def norm(x, weight, bias, running_mean, running_var, residual, settings):
 def norm_backward(dy, tensors, settings, needed):
     """Return the gradients of a norm, which have gradients themselves; None where not needed.
 
-    `tensors` are x, weight, bias, saved and third; bias is only asked for with an activation.
+    `tensors` are x, weight, bias, saved and third; bias is only asked for with an activation, or
+    if there is no weight.
     """
     results = torch.ops.cybn.norm_backward(dy, *tensors, *settings, needed)
     return tuple(each if want else None for each, want in zip(results, needed, strict=True))
+
+
+def _like_parameters(x, weight, bias):
+    """Return a tensor that has the parameters' dtype."""
+    return next(tensor for tensor in (weight, bias, x) if tensor is not None)
 
 
 def _or_empty(tensor, x):
@@ -106,7 +115,7 @@ def _or_empty(tensor, x):
 
 def tensors_for_backward(x, weight, bias, residual, y, settings):
     """Return what the gradients need: x, weight, bias, and of residual and result at most one."""
-    if settings.activation is None:
+    if settings.activation is None and weight is not None:
         bias = None
     return x, weight, bias, residual if residual is None or not settings.keeps_result() else y
 
@@ -200,9 +209,9 @@ def _apart(tensor):
     return tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()
 
 
-def _row(saved, index, x):
-    """Return a row of what a batch norm saved, as x's dtype."""
-    return saved.detach().view(kernels.SAVED_ROWS, -1)[index].to(x.dtype)
+def _row(saved, index, weight):
+    """Return a row of what a batch norm saved, as the weight's dtype."""
+    return saved.detach().view(kernels.SAVED_ROWS, -1)[index].to(weight.dtype)
 
 
 def reference(x, weight, bias, saved, settings):
@@ -211,7 +220,7 @@ def reference(x, weight, bias, saved, settings):
     if norm == "batch":
         running = None, None
         if not training:
-            running = _row(saved, kernels.MEAN, x), _row(saved, kernels.VAR, x)
+            running = _row(saved, kernels.MEAN, weight), _row(saved, kernels.VAR, weight)
         return F.batch_norm(x, *running, weight, bias, training, 0.0, eps)
     if norm == "instance":
         return F.instance_norm(x, None, None, weight, bias, True, 0.0, eps)

@@ -39,9 +39,9 @@ class _SyncNorm(torch.autograd.Function):
     def forward(ctx, group, x, weight, bias, running_mean, running_var, residual, settings):
         given = x, weight, bias, running_mean, running_var, residual, settings, group
         y, cache = _arrays.forward(*given)
-        # Without x, no sum of the others is asked for.
-        ctx.group = group if ctx.needs_input_grad[1] else None
-        ctx.settings, ctx.saved, ctx.counts = settings, cache._saved, cache._counts
+        if not ctx.needs_input_grad[1]:  # then no sum of the others is asked for
+            cache._group = None
+        ctx.settings, ctx.cache = settings, cache
         tensors = x, weight, bias, residual, y, settings
         ctx.save_for_backward(*_operators.tensors_for_backward(*tensors))
         return y
@@ -51,8 +51,8 @@ class _SyncNorm(torch.autograd.Function):
         x, weight, bias, third = ctx.saved_tensors
         needs = ctx.needs_input_grad
         needed = [*needs[1:4], needs[6]]
-        others = ctx.settings, needed, ctx.group, ctx.counts
-        gradients = _Gradients.apply(dy, x, weight, bias, third, ctx.saved, others)
+        others = ctx.cache, third, ctx.settings, needed
+        gradients = _Gradients.apply(dy, x, weight, bias, third, others)
         dx, dweight, dbias, dresidual = (
             each if want else None for each, want in zip(gradients, needed, strict=True)
         )
@@ -63,8 +63,8 @@ class _Gradients(torch.autograd.Function):
     """The gradients, which have none themselves."""
 
     @staticmethod
-    def forward(ctx, dy, x, weight, bias, third, saved, others):
-        return _arrays.gradients(dy, x, saved, third, *others)
+    def forward(ctx, dy, x, weight, bias, third, others):
+        return _arrays.gradients(dy, x, *others)
 
     @staticmethod
     def backward(ctx, *_):
@@ -161,7 +161,7 @@ class SyncBatchNorm(_modules._Batch, batchnorm._BatchNorm):
     gradient: without one, backward exchanges nothing. A process that waits for one that is gone
     ends with an error of gloo's, at the latest after the ``timeout`` of ``init_process_group``.
 
-    bfloat16 tensors need the package ml_dtypes. Tensors on other devices are PyTorch's.
+    Tensors on other devices are PyTorch's.
 
     Examples
     --------
