@@ -74,49 +74,50 @@ def backward(dy, cache, *, out=None, residual_out=None):
         raise TypeError(f"cache: expected the Cache of a norm's call, got {got}; use (dy, cache)")
     exchange = None if cache._group is None else exchange_with(cache._group)
     try:
-        x, geometry = cache.x, cache._geometry
-        if x is None:
-            raise ValueError(
-                "cache: expected one that holds x, got that of a call with out=x: omit it"
-            )
-        nbytes = x.nbytes
-        dx = empty_array(x.shape, x.dtype, nbytes) if out is None else out
-        shape = geometry.parameters
-        flat = shape if len(shape) == 1 else math.prod(shape)
-        dgamma = None if cache._gamma is None else empty(flat, cache._gamma.dtype)
-        dbeta = None if cache._beta is None else empty(flat, cache._beta.dtype)
-        arrays = Arrays(x, dx, dgamma, dbeta, dy=dy)
-        if cache._third is not None or residual_out is not None:
-            arrays.third, arrays.dresidual = cache._third, _residual_out(cache, residual_out)
-        arrays.where, arrays.counts = cache._where, cache._counts
-        arrays.saved = cache._saved
-        if geometry.scratch_size:
-            arrays.scratch = empty(geometry.scratch_size)
-        how = geometry.layout, cache._settings, schedule(3 * nbytes)
-        alone = exchange is None
-        if not (alone and x.size and kernels.backward(*how, arrays)):
-            _check(arrays, cache)
-            if not alone:
-                exchange.add(*how, arrays)
-            if x.size:
-                insist(kernels.backward(*how, arrays))
-            else:
-                for gradient in (dgamma, dbeta):
-                    if gradient is not None:
-                        gradient.fill(0)
-        if len(shape) != 1:  # each has that of its own parameter
-            pairs = (dgamma, cache._gamma), (dbeta, cache._beta)
-            dgamma, dbeta = (
-                None if each is None else each.reshape(own.shape) for each, own in pairs
-            )
-        gradients = tuple.__new__(Gradients, (dx, dgamma, dbeta))  # as above
-        if arrays.dresidual is not None:
-            gradients.dresidual = arrays.dresidual if residual_out is None else residual_out
-        return gradients
+        return _gradients(dy, cache, out, residual_out, exchange)
     except Exception as error:
         if exchange is not None:
             exchange.fail(error)
         raise
+
+
+def _gradients(dy, cache, out, residual_out, exchange):
+    """As `backward`, together with the other members of a group, if there is an exchange."""
+    x, geometry = cache.x, cache._geometry
+    if x is None:
+        raise ValueError("cache: expected one that holds x, got that of a call with out=x: omit it")
+    nbytes = x.nbytes
+    dx = empty_array(geometry.shape, x.dtype, nbytes) if out is None else out
+    shape = geometry.parameters
+    flat = shape if len(shape) == 1 else math.prod(shape)
+    dgamma = None if cache._gamma is None else empty(flat, cache._gamma.dtype)
+    dbeta = None if cache._beta is None else empty(flat, cache._beta.dtype)
+    arrays = Arrays(x, dx, dgamma, dbeta, dy=dy)
+    if cache._third is not None or residual_out is not None:
+        arrays.third, arrays.dresidual = cache._third, _residual_out(cache, residual_out)
+    arrays.where, arrays.counts = cache._where, cache._counts
+    arrays.saved = cache._saved
+    if geometry.scratch_size:
+        arrays.scratch = empty(geometry.scratch_size)
+    how = geometry.layout, cache._settings, schedule(3 * nbytes)
+    alone = exchange is None
+    if not (alone and x.size and kernels.backward(*how, arrays)):
+        _check(arrays, cache)
+        if not alone:
+            exchange.add(*how, arrays)
+        if x.size:
+            insist(kernels.backward(*how, arrays))
+        else:
+            for gradient in (dgamma, dbeta):
+                if gradient is not None:
+                    gradient.fill(0)
+    if len(shape) != 1:  # each has that of its own parameter
+        pairs = (dgamma, cache._gamma), (dbeta, cache._beta)
+        dgamma, dbeta = (None if each is None else each.reshape(own.shape) for each, own in pairs)
+    gradients = tuple.__new__(Gradients, (dx, dgamma, dbeta))  # a frame less, too
+    if arrays.dresidual is not None:
+        gradients.dresidual = arrays.dresidual if residual_out is None else residual_out
+    return gradients
 
 
 def _residual_out(cache, residual_out):

@@ -35,7 +35,7 @@ def normalize(given, arrays, geometry, settings, mask=None, counters=None, excha
     x, y, residual = arrays.x, arrays.out, arrays.third
     nbytes = x.nbytes
     if y is None:
-        y = arrays.out = empty_array(x.shape, x.dtype, nbytes)
+        y = arrays.out = empty_array(geometry.shape, x.dtype, nbytes)
     count = geometry.values
     if mask is not None:
         arrays.where, arrays.counts, count, _ = mask

@@ -36,7 +36,9 @@ typedef short short_at __attribute__((aligned(1), may_alias));
 #define uppers(a, b) _mm512_permutex2var_epi16((__m512i)(a), _mm512_set_epi32( \
     0x3f003d, 0x3b0039, 0x370035, 0x330031, 0x2f002d, 0x2b0029, 0x270025, 0x230021, \
     0x1f001d, 0x1b0019, 0x170015, 0x130011, 0xf000d, 0xb0009, 0x70005, 0x30001), (__m512i)(b))
-#define uppers_at(from) ((words)_mm256_cvtepu16_epi32(shorts_at(from)) << 16)
+#define uppers_at(from) _mm256_maskz_permutexvar_epi16(0xaaaa, _mm256_set_epi32( \
+    0x70000, 0x60000, 0x50000, 0x40000, 0x30000, 0x20000, 0x10000, 0), \
+    _mm256_castsi128_si256(shorts_at(from)))
 #elif defined(__AVX2__)
 #define REGISTER 32
 #define WHOLE(name) _mm256_##name
