@@ -25,6 +25,7 @@ from ._modules import (
     LayerNorm,
     RMSNorm,
 )
+from ._recompute import recompute
 
 __all__ = [
     "BatchNorm1d",
@@ -44,6 +45,7 @@ __all__ = [
     "group_norm",
     "instance_norm",
     "layer_norm",
+    "recompute",
     "revert",
     "rms_norm",
 ]
