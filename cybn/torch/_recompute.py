@@ -82,7 +82,9 @@ class _Recipe:
         self.version, self.offset = y._version, y.storage_offset()
         self.dtype = y.dtype
         self.x = _Kept(x.detach())
-        self.parameters = [each if each is None else each.detach().clone() for each in (weight, bias)]
+        self.parameters = [
+            each if each is None else each.detach().clone() for each in (weight, bias)
+        ]
         self.saved, self.settings = y.grad_fn.saved, settings
         self.result = None  # From the first use of it in a backward pass to the norm's turn.
 
