@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import cybn.torch
-from cybn.torch import _recompute
+from cybn.torch import _recipes
 
 sys.path.append(str(Path(__file__).parents[1] / "bench"))
 from torch_networks import BasicBlock, InvertedResidual
@@ -51,14 +51,14 @@ def check_same_bits(model, x, call=None):
 
 def count_recomputed(monkeypatch):
     """Return a list that gets an entry whenever a result is computed again."""
-    done, forward = [], _recompute._arrays.forward
+    done, forward = [], _recipes._arrays.forward
 
     def counting(*given):
         if sys._getframe(1).f_code.co_name == "compute":
             done.append(given[-1].norm)
         return forward(*given)
 
-    monkeypatch.setattr(_recompute._arrays, "forward", counting)
+    monkeypatch.setattr(_recipes._arrays, "forward", counting)
     return done
 
 
@@ -124,8 +124,8 @@ def test_results_have_the_same_bits(scale, training):
         given = (*running, weight, bias, training)
         with cybn.torch.recompute():
             y = cybn.torch.batch_norm(x, *given, activation=activation)
-            saved = _recompute._pack(y.detach())
-        assert isinstance(saved, _recompute._View)
+            saved = _recipes.pack(y.detach())
+        assert isinstance(saved, _recipes._View)
         expected, got = (each.detach().numpy().view(np.uint32) for each in (y, saved.get()))
         np.testing.assert_array_equal(got, expected)
 
@@ -154,14 +154,14 @@ def test_the_result_is_not_kept():
     assert not is_kept()
     loss.backward()  # `loss` stays
     assert not input_is_kept()
-    assert not _recompute._recipes
+    assert not _recipes._recipes
 
 
 def test_the_input_goes_with_the_result_if_there_is_no_backward():
     with cybn.torch.recompute():
         model = block()
         model(torch.randn(2, 3, 8, 8))
-        assert not _recompute._recipes
+        assert not _recipes._recipes
 
 
 def test_two_users_recompute_once(monkeypatch):
@@ -184,7 +184,7 @@ def test_backward_twice():
     once, twice = (torch.autograd.grad(loss, given, retain_graph=True) for _ in range(2))
     assert all(map(torch.equal, once, twice))
     del loss
-    assert not _recompute._recipes
+    assert not _recipes._recipes
 
 
 def test_second_derivatives():
@@ -309,13 +309,13 @@ def test_without_gradients(mode):
     expected = copy.deepcopy(model)(x)
     with mode(), cybn.torch.recompute():
         assert torch.equal(model(x), expected)
-    assert not _recompute._recipes
+    assert not _recipes._recipes
 
 
 def test_exceptions_close_the_context():
     with pytest.raises(ZeroDivisionError), cybn.torch.recompute(), cybn.torch.recompute():
         raise ZeroDivisionError
-    assert not _recompute.contexts
+    assert not _recipes.contexts
     first, norm, last = block()
     y = norm(first(torch.randn(2, 3, 8, 8)))
     z, is_kept = last(y), follow(y)

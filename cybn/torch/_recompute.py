@@ -1,18 +1,10 @@
-"""Results of norms that are made again in backward, and not kept: the same bits, less memory."""
+"""A context in which training needs less memory."""
 
-import weakref
 from contextlib import contextmanager
 
-import torch
 from torch.autograd.graph import saved_tensors_hooks
-from torch.multiprocessing.reductions import StorageWeakRef
 
-from .._normalize import kernels
-from . import _arrays
-
-contexts = []  # One entry for each `recompute` that is open, in any thread.
-# By the address of the result's storage, which is nobody else's as long as the recipe lives.
-_recipes = weakref.WeakValueDictionary()
+from . import _recipes
 
 
 @contextmanager
@@ -56,98 +48,9 @@ def recompute():
     ...     loss = model(torch.randn(2, 3, 8, 8)).square().mean()
     >>> loss.backward()
     """
-    contexts.append(None)
+    _recipes.contexts.append(None)
     try:
-        with saved_tensors_hooks(_pack, _unpack):
+        with saved_tensors_hooks(_recipes.pack, _recipes.unpack):
             yield
     finally:
-        contexts.pop()
-
-
-def remember(y, x, weight, bias, settings):
-    """Let y, which has just been computed by autograd's norm, be recomputed where it is saved."""
-    recipe = _Recipe(y, x, weight, bias, settings)
-    _recipes[recipe.storage.cdata] = recipe
-    y.grad_fn.register_prehook(_Holder(recipe))
-
-
-class _Recipe:
-    """How to compute a result again.
-
-    It has copies of the parameters, which are small, and may change before backward.
-    """
-
-    def __init__(self, y, x, weight, bias, settings):
-        self.storage = StorageWeakRef(y.untyped_storage())
-        self.version, self.offset = y._version, y.storage_offset()
-        self.dtype = y.dtype
-        self.x = _Kept(x.detach())
-        self.parameters = [
-            each if each is None else each.detach().clone() for each in (weight, bias)
-        ]
-        self.saved, self.settings = y.grad_fn.saved, settings
-        self.result = None  # From the first use of it in a backward pass to the norm's turn.
-
-    def compute(self):
-        """Return the result; the same tensor to all who ask in one backward pass."""
-        y = self.result
-        if y is None or y._version:
-            x, running, settings = self.x.get(), (None, None), self.settings
-            if settings.norm == "batch":
-                rows = torch.from_numpy(self.saved).view(kernels.SAVED_ROWS, -1)
-                running = rows[kernels.MEAN], rows[kernels.VAR]
-                settings = settings._replace(training=False)
-            y, _ = _arrays.forward(x, *self.parameters, *running, None, settings)
-            self.result = y
-        return y
-
-
-class _Holder:
-    """Keep a recipe until the norm's backward; it is then that of those who use the result."""
-
-    def __init__(self, recipe):
-        self._recipe, self._weak = recipe, weakref.ref(recipe)
-
-    def __call__(self, _):
-        recipe, self._recipe = self._weak(), None
-        if recipe is not None:
-            recipe.result = None
-
-
-class _Kept:
-    """A tensor that is kept, and must not change: hooks leave this check to us."""
-
-    def __init__(self, tensor):
-        self._tensor, self._version = tensor, None if tensor.is_inference() else tensor._version
-
-    def get(self):
-        if self._version is not None and self._tensor._version != self._version:
-            raise RuntimeError(
-                "one of the variables needed for gradient computation has been modified by an "
-                f"inplace operation: a tensor of shape {tuple(self._tensor.shape)} is at version "
-                f"{self._tensor._version}; expected version {self._version} instead"
-            )
-        return self._tensor
-
-
-class _View:
-    """A result, or a view of it, that is computed when it is needed."""
-
-    def __init__(self, recipe, tensor):
-        self._recipe = recipe
-        self._place = tensor.size(), tensor.stride(), tensor.storage_offset() - recipe.offset
-
-    def get(self):
-        return self._recipe.compute().as_strided(*self._place)
-
-
-def _pack(tensor):
-    if type(tensor) is torch.Tensor and tensor.layout is torch.strided and tensor.is_cpu:
-        recipe = _recipes.get(tensor.untyped_storage()._cdata)
-        if recipe and recipe.dtype is tensor.dtype and recipe.version == tensor._version:
-            return _View(recipe, tensor)
-    return _Kept(tensor)
-
-
-def _unpack(packed):
-    return packed.get()
+        _recipes.contexts.pop()
