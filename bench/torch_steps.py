@@ -10,7 +10,7 @@ import sys
 import time
 from itertools import product
 
-WAYS = ("eager", "compiled", "converted", "fused")
+WAYS = ("eager", "compiled", "converted", "fused", "recomputed")
 NETWORKS = {  # and the shape of their input
     "mobilenet_v2": (16, 3, 160, 160),
     "resnet18": (16, 3, 160, 160),
@@ -32,12 +32,13 @@ def build(network, way, last):
     x = torch.randn(NETWORKS[network])
     if last:
         model, x = (each.to(memory_format=torch.channels_last) for each in (model, x))
-    if way in ("converted", "fused"):
-        cybn.torch.convert(model, fuse=way == "fused")
+    if way in ("converted", "fused", "recomputed"):
+        cybn.torch.convert(model, fuse=way != "converted")
     lengths = (len(x), *x.shape[2:]) if network == "unet" else (len(x),)
     target = torch.randint(10, lengths)
     optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
-    call = torch.compile(model) if way == "compiled" else model
+    changes = {"compiled": torch.compile, "recomputed": cybn.torch.recompute()}
+    call = changes[way](model) if way in changes else model
 
     def step():
         optimizer.zero_grad()

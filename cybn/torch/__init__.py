@@ -27,6 +27,7 @@ from ._modules import (
     LayerNorm,
     RMSNorm,
 )
+from ._recompute import recompute
 from ._sync import SyncBatchNorm, SyncBatchNormAct
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "group_norm",
     "instance_norm",
     "layer_norm",
+    "recompute",
     "revert",
     "rms_norm",
 ]

@@ -3,7 +3,7 @@
 import torch
 from torch.autograd.graph import increment_version
 
-from . import _arrays, _operators
+from . import _arrays, _operators, _recipes
 
 
 class _Norm(torch.autograd.Function):
@@ -51,6 +51,8 @@ def normalize(x, weight, bias, running_mean, running_var, settings, residual=Non
         or (residual is not None and residual.requires_grad)
     ):
         y = _apply(*given)
+        if _recipes.contexts and residual is None:
+            _recipes.remember(y, x, weight, bias, settings)
     else:
         y, _ = _arrays.forward(*given)
     if settings.training and running_mean is not None and not running_mean.is_inference():
