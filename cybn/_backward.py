@@ -9,7 +9,7 @@ from ._cache import Cache, Gradients
 from ._checks import insist
 from ._geometry import as_input, as_residual, check_out, check_written, is_plain
 from ._memory import empty_array, empty_like
-from ._normalize import Arrays, exchange_with
+from ._normalize import exchange_with
 from ._runtime import kernels, schedule
 
 
@@ -90,13 +90,13 @@ def _gradients(dy, cache, out, residual_out, exchange):
     dx = empty_array(geometry.shape, x.dtype, nbytes) if out is None else out
     shape = geometry.parameters
     flat = shape if len(shape) == 1 else math.prod(shape)
-    dgamma = None if cache._gamma is None else empty(flat, cache._gamma.dtype)
-    dbeta = None if cache._beta is None else empty(flat, cache._beta.dtype)
-    arrays = Arrays(x, dx, dgamma, dbeta, dy=dy)
-    if cache._third is not None or residual_out is not None:
-        arrays.third, arrays.dresidual = cache._third, _residual_out(cache, residual_out)
-    arrays.where, arrays.counts = cache._where, cache._counts
-    arrays.saved = cache._saved
+    kept = cache._arrays
+    gamma, beta = kept.gamma, kept.beta
+    dgamma = None if gamma is None else empty(flat, gamma.dtype)
+    dbeta = None if beta is None else empty(flat, beta.dtype)
+    arrays = kept.again(x, dy, dx, dgamma, dbeta)
+    if kept.third is not None or residual_out is not None:
+        arrays.dresidual = _residual_out(cache, residual_out)
     if geometry.scratch_size:
         arrays.scratch = empty(geometry.scratch_size)
     how = geometry.layout, cache._settings, schedule(3 * nbytes)
@@ -112,7 +112,7 @@ def _gradients(dy, cache, out, residual_out, exchange):
                 if gradient is not None:
                     gradient.fill(0)
     if len(shape) != 1:  # each has that of its own parameter
-        pairs = (dgamma, cache._gamma), (dbeta, cache._beta)
+        pairs = (dgamma, gamma), (dbeta, beta)
         dgamma, dbeta = (None if each is None else each.reshape(own.shape) for each, own in pairs)
     gradients = tuple.__new__(Gradients, (dx, dgamma, dbeta))  # a frame less, too
     if arrays.dresidual is not None:
@@ -122,13 +122,14 @@ def _gradients(dy, cache, out, residual_out, exchange):
 
 def _residual_out(cache, residual_out):
     """Return what receives the residual's gradient."""
-    if cache._third is None:
+    third = cache._arrays.third
+    if third is None:
         raise ValueError(
             "residual_out: expected None, as there was no residual, "
             f"got {type(residual_out).__name__}"
         )
     if residual_out is None:
-        return empty_like(cache._third, cache._residual_dtype)
+        return empty_like(third, cache._residual_dtype)
     # The kernels take either dtype that a residual may have.
     check_out(residual_out, cache.x, "residual_out", cache._residual_dtype)
     return residual_out
@@ -146,8 +147,8 @@ def _check(arrays, cache):
     read = {
         "dy": given if is_array else arrays.dy,
         "cache.x": x,
-        "cache.where": cache._where,
-        "cache": cache._saved,
+        "cache.where": arrays.where,
+        "cache": arrays.saved,
     }
     if arrays.third is not None:
         kept = "cache's residual or y"

@@ -60,33 +60,14 @@ class Cache:
     (array([2.]), array([1.]))
     """
 
-    __slots__ = (
-        *(
-            "_beta",
-            "_counts",
-            "_gamma",
-            "_geometry",
-            "_group",
-            "_residual_dtype",
-            "_saved",
-            "_settings",
-        ),
-        *("_third", "_where"),
-        *("count", "x"),
-    )
+    __slots__ = ("_arrays", "_geometry", "_group", "_residual_dtype", "_settings", "count", "x")
 
     def __init__(self, x, arrays, geometry, settings, count):
         self.x = x
         self.count = count
+        self._arrays = arrays.kept()
         self._geometry = geometry
         self._settings = settings
-        self._saved = arrays.saved
-        self._gamma = arrays.gamma
-        self._beta = arrays.beta
-        # The residual; or where the result decides the activation's derivative, that.
-        self._third = arrays.third
-        self._where = arrays.where
-        self._counts = arrays.counts
         self._group = None  # that mean and variance were taken over
 
     __class_getitem__ = classmethod(GenericAlias)  # Cache[np.float32], in annotations
@@ -101,7 +82,7 @@ class Cache:
         if geometry.layout is None:  # x is empty
             return np.full(geometry.statistics, np.nan)
         start, stop = row * geometry.cells, (row + 1) * geometry.cells
-        values = self._saved[start : stop : geometry.group]
+        values = self._arrays.saved[start : stop : geometry.group]
         return values[: math.prod(geometry.statistics)].reshape(geometry.statistics)
 
     def __repr__(self):

@@ -69,7 +69,7 @@ def normalize(given, arrays, geometry, settings, mask=None, counters=None, excha
     if residual is not None:
         cache._residual_dtype = arrays.third.dtype
         if settings.by_result:
-            cache._third = y
+            arrays.third = y
     if exchange is not None:
         cache._group = exchange.group
     return y, cache

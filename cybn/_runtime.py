@@ -33,7 +33,7 @@ def _of_this_level(name, *fields):
     return getattr(kernels, name)(*fields)
 
 
-for each in (kernels.Layout, kernels.Settings):
+for each in (kernels.Layout, kernels.Settings, kernels.Arrays):
     copyreg.pickle(each, lambda its: (_of_this_level, (type(its).__name__, *its.__reduce__()[1])))
 
 _setting = None

@@ -56,10 +56,10 @@ WAYS: dict[str, tuple[Change, str]] = {
 
 def join() -> tuple[int, int]:
     """Join the processes of torchrun, or be the only one; return the rank and their number."""
-    if "RANK" in os.environ:
-        distributed.init_process_group("gloo")
-    else:
-        distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
+    if "RANK" not in os.environ:
+        os.environ.update(alone)
+    distributed.init_process_group("gloo")
     return distributed.get_rank(), distributed.get_world_size()
 
 
@@ -115,6 +115,9 @@ def main() -> None:
     print_accuracies("epoch", range(1, arguments.epochs + 1), results)
     save_picture(results, size, picture)
     print(f"Picture: {picture}")
+    if size == 1:
+        print("\nThis is one process. Start two by torchrun, as above, to see what they share.")
+        return
     one, together, apart = results.values()
     same = "those of one process" if np.array_equal(one, together) else "not those of one process"
     print(

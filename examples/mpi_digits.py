@@ -94,8 +94,11 @@ def save_picture(curves: dict[str, list[float]], size: int, path: Path) -> None:
     figure = Figure(figsize=(7, 4.2), layout="constrained", dpi=120)
     axes = figure.subplots()
     for name, curve in curves.items():
-        line = {"linewidth": 6, "alpha": 0.4} if name == "one process" else {"marker": "o"}
-        axes.plot(range(1, len(curve) + 1), curve, color=COLORS[name], label=name, **line)
+        (line,) = axes.plot(range(1, len(curve) + 1), curve, color=COLORS[name], label=name)
+        if name == "one process":
+            line.set(linewidth=6, alpha=0.4)
+        else:
+            line.set(marker="o")
     set_accuracy_axis(axes, [0.9, 0.95, 0.97, 0.98, 0.99])
     axes.set_xlabel("epoch")
     axes.legend(frameon=False)

@@ -116,10 +116,29 @@ cdef class Arrays:
 
     def __init__(
         self, x, out, gamma, beta, running_mean=None, running_var=None, third=None, dy=None,
+        where=None, counts=None, saved=None,
     ):
         self.x, self.dy, self.out, self.gamma, self.beta = x, dy, out, gamma, beta
-        self.third = third
         self.running_mean, self.running_var = running_mean, running_var
+        self.third, self.where, self.counts, self.saved = third, where, counts, saved
+
+    def kept(self):
+        """Let go of what backward does not need again, or has from elsewhere: that is x."""
+        self.x = self.out = self.running_mean = self.running_var = self.scratch = None
+        self.merged = None
+        return self
+
+    def again(self, x, dy, out, gamma, beta):
+        """Those of backward, with what was kept."""
+        cdef Arrays arrays = Arrays.__new__(Arrays)
+        arrays.x, arrays.dy, arrays.out, arrays.gamma, arrays.beta = x, dy, out, gamma, beta
+        arrays.third, arrays.where, arrays.counts = self.third, self.where, self.counts
+        arrays.saved = self.saved
+        return arrays
+
+    def __reduce__(self):
+        return Arrays, (self.x, self.out, self.gamma, self.beta, self.running_mean,
+                        self.running_var, self.third, self.dy, self.where, self.counts, self.saved)
 
 
 cdef void view(Views* views, Arrays arrays, bint forward, bint training) noexcept:

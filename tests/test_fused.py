@@ -185,9 +185,9 @@ def test_the_cache_keeps_y_only_where_it_decides(rng):
     x, residual = rng.normal(size=(2, 8, 3))
     for activation, kept in (("relu", "y"), ("silu", "residual"), (None, "residual")):
         y, cache = cybn.batch_norm(x, activation=activation, residual=residual)
-        assert cache._third is {"y": y, "residual": residual}[kept]
+        assert cache._arrays.third is {"y": y, "residual": residual}[kept]
     for activation in ACTIVATIONS:
-        assert cybn.batch_norm(x, activation=activation)[1]._third is None
+        assert cybn.batch_norm(x, activation=activation)[1]._arrays.third is None
 
 
 def test_three_are_unpacked(rng):

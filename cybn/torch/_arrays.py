@@ -72,7 +72,7 @@ def forward(x, weight, bias, running_mean, running_var, residual, settings, grou
         y, cache = layer_norm(array, gamma, beta, axis=_trailing(number), eps=eps)
     else:
         y, cache = rms_norm(array, gamma, axis=_trailing(number), eps=eps)
-    cache.x = cache._third = None
+    cache.x = cache._arrays.third = None
     return _as_tensor(y, x, strides), cache
 
 
@@ -81,8 +81,7 @@ def cache_of(x, like, saved, settings):
     array, axis, _ = _in_c_order(x, settings.norm)
     geometry = _find_geometry(array.shape, axis, settings)
     parameter = np.empty(geometry.parameters, _as_array(like).dtype)
-    arrays = Arrays(None, None, parameter, parameter)
-    arrays.saved = saved
+    arrays = Arrays(None, None, parameter, parameter, saved=saved)
     return Cache(None, arrays, geometry, _kernel_settings(settings), geometry.values)
 
 
@@ -93,15 +92,13 @@ def gradients(dy, x, cache, third, settings, needed):
     `needed` are dx, dweight, dbias and dresidual, if they are.
     """
     array, axis, strides = _in_c_order(x, settings.norm)
-    gamma, beta = cache._gamma if needed[1] else None, cache._beta if needed[2] else None
-    arrays = Arrays(None, None, gamma, beta)
-    arrays.saved, arrays.counts = cache._saved, cache._counts
-    group = cache._group
-    cache = Cache(array, arrays, cache._geometry, cache._settings, cache.count)
-    cache._group = group
+    kept, group = cache._arrays, cache._group
+    gamma, beta = kept.gamma if needed[1] else None, kept.beta if needed[2] else None
+    arrays = Arrays(None, None, gamma, beta, counts=kept.counts, saved=kept.saved)
     if third is not None:
-        cache._third = _in_order_of(third, axis)
-        cache._residual_dtype = array.dtype
+        arrays.third = _in_order_of(third, axis)
+    cache = Cache(array, arrays, cache._geometry, cache._settings, cache.count)
+    cache._group, cache._residual_dtype = group, array.dtype
     results = backward(_in_order_of(dy, axis), cache)
     dx, dweight, dbias = results
     dresidual = results.dresidual

@@ -27,7 +27,7 @@ class _Norm(torch.autograd.Function):
         settings, needs = ctx.settings, ctx.needs_input_grad
         needed = [*needs[:3], needs[5]]
         if torch.is_grad_enabled():
-            tensors = x, weight, bias, torch.from_numpy(ctx.cache._saved), third
+            tensors = x, weight, bias, torch.from_numpy(ctx.cache._arrays.saved), third
             gradients = _operators.norm_backward(dy, tensors, settings, needed)
         else:
             gradients = _arrays.gradients(dy, x, ctx.cache, third, settings, needed)

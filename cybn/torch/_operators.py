@@ -43,7 +43,7 @@ def _norm(x, weight, bias, running_mean, running_var, residual, *settings):
     y, cache = _arrays.forward(x, weight, bias, *running, residual, settings)
     if not settings.training:
         running = None, None
-    return y, torch.from_numpy(cache._saved), *(_or_empty(each, x) for each in running)
+    return y, torch.from_numpy(cache._arrays.saved), *(_or_empty(each, x) for each in running)
 
 
 @torch.library.register_fake("cybn::norm")

@@ -35,7 +35,7 @@ class _Recipe:
         self.parameters = [
             each if each is None else each.detach().clone() for each in (weight, bias)
         ]
-        self.saved, self.settings = y.grad_fn.cache._saved, settings
+        self.saved, self.settings = y.grad_fn.cache._arrays.saved, settings
         self.result = None  # there from its first use in a backward pass to the norm's turn
 
     def compute(self):
