@@ -24,7 +24,7 @@ def run(program, size, *arguments, timeout=100):
     """Run a program of tests/ as so many ranks; end all of them when the time is up."""
     with tempfile.TemporaryDirectory() as folder:
         common = {"WORLD_SIZE": str(size), "MEETING": f"{folder}/meeting", "OMP_NUM_THREADS": "1"}
-        common |= {"PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
+        common |= {"PYTHONPATH": str(TESTS)}
         common |= {"BACKEND": "gloo", "TEMP_DIR": folder}  # for PyTorch's own tests
         command = [sys.executable, str(TESTS / program), *arguments]
         ranks = [_Rank(command, os.environ | common | {"RANK": str(i)}) for i in range(size)]
