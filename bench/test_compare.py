@@ -91,12 +91,12 @@ def test_copies_in_turn_copy_each_set(threads, direction, few_sets, monkeypatch)
     rounds.run()
     assert rounds.calls == len(problems)
     for target, problem in zip(targets, problems, strict=True):
-        copied, source = target.reshape(-1), problem.x.reshape(-1)
-        if direction == "backward":  # half of dy has come over the beginning
-            half = source.size // 2
-            np.testing.assert_array_equal(copied[:half], problem.dy.reshape(-1)[:half])
-            copied, source = copied[half:], source[half:]
-        np.testing.assert_array_equal(copied, source)
+        copied, expected = target.reshape(-1), problem.x.reshape(-1).copy()
+        if direction == "backward":  # half of dy has come over the beginning of each share
+            shares = expected.reshape(threads, -1)
+            half = problem.dy.reshape(-1)[: expected.size // 2].reshape(threads, -1)
+            shares[:, : half.shape[1]] = half
+        np.testing.assert_array_equal(copied, expected)
 
 
 @pytest.mark.parametrize("wrong_set", [None, 3])

@@ -80,8 +80,15 @@ class _Copies:
 
 
 def _parts(target, source, shares):
-    """(destination, source, size) of each of `shares` equal parts of a copy."""
-    cuts = [source.nbytes * share // shares & -64 for share in range(shares)]
+    """(destination, source, size) of each of `shares` equal parts of a copy.
+
+    Each goes to the beginning of a part of the target, where no other thread writes.
+    """
+    starts, cuts = (
+        [array.nbytes * share // shares & -64 for share in range(shares)]
+        for array in (target, source)
+    )
     ends = [*cuts[1:], source.nbytes]
     to, origin = target.ctypes.data, source.ctypes.data
-    return [(to + a, origin + a, b - a) for a, b in zip(cuts, ends, strict=True)]
+    parts = zip(starts, cuts, ends, strict=True)
+    return [(to + start, origin + a, b - a) for start, a, b in parts]
