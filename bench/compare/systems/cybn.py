@@ -47,8 +47,10 @@ def _norm(p, **options):
 
 
 def _forward(p, reuse, training):
-    options = {"training": training, "axis": p.cell.axis}
+    running_mean, running_var = p.running()
+    options = {"running_mean": running_mean, "running_var": running_var}
+    options |= {"training": training, "axis": p.cell.axis}
     if reuse:
         options["out"] = p.buffer()
-    run = partial(cybn.forward, p.x, p.gamma, p.beta, *p.running(), **options)
+    run = partial(cybn.forward, p.x, p.gamma, p.beta, **options)
     return Task(run, lambda result: (result[0],))
