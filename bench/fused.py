@@ -7,20 +7,20 @@ that exist. Between calls other memory is read, so that nothing is in the caches
 
 import argparse
 import fnmatch
-import math
 import statistics
-import subprocess
-import sys
 import time
+from functools import partial
 
 import numpy as np
 
 from .cells import CELLS, draw
+from .processes import in_a_process
 
 NAMES = {cell.name: cell for cell in CELLS if cell.nbytes("f4") > 4 << 20}
 WAYS = "plain", "relu6", "add + relu", "float16", "bfloat16"
 ACTIVATIONS = {"relu6": "relu6", "add + relu": "relu"}
 EVICTING = np.ones(8 << 20)  # 64 MiB
+measured = partial(in_a_process, "bench.fused")
 
 
 def storage(way):
@@ -101,22 +101,12 @@ def measure(system, name, way, threads, seconds, out):
         print(1e6 * statistics.median(times[2:]))
 
 
-def in_a_process(*arguments):
-    command = [sys.executable, "-m", "bench.fused", "--one", *map(str, arguments)]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return [float(line) for line in printed.split()]
-
-
-def mean(ratios):
-    return math.exp(statistics.fmean(map(math.log, ratios)))
-
-
 def ratios_of(name, given):
     """Return what the table has of a cell, by column, as medians of rounds."""
     rounds = []
     for _ in range(given.rounds):
         ours = {
-            way: in_a_process("cybn", name, way, given.threads, given.seconds, given.out)
+            way: measured("cybn", name, way, given.threads, given.seconds, given.out)
             for way in WAYS
         }
         plain = ours["plain"]
@@ -128,7 +118,7 @@ def ratios_of(name, given):
         if not given.out:
             row = {}
             for way in WAYS:
-                (theirs,) = in_a_process("torch", name, way, given.threads, given.seconds, False)
+                (theirs,) = measured("torch", name, way, given.threads, given.seconds, False)
                 row[f"PyTorch, {way}"] = theirs / sum(ours[way])
         rounds.append(row)
     return {key: statistics.median(row[key] for row in rounds) for key in rounds[0]}
@@ -156,7 +146,8 @@ def main():
         print(f"| {name} | " + " | ".join(f"{ratio:.2f}" for ratio in row.values()) + " |")
         for key, ratio in row.items():
             table.setdefault(key, []).append(ratio)
-    print("| geometric mean | " + " | ".join(f"{mean(each):.2f}" for each in table.values()) + " |")
+    means = map(statistics.geometric_mean, table.values())
+    print("| geometric mean | " + " | ".join(f"{mean:.2f}" for mean in means) + " |")
 
 
 if __name__ == "__main__":

@@ -10,13 +10,13 @@ at once (MALLOC_MMAP_THRESHOLD_), and cybn keeps none (`set_kept_memory(0)`). Li
 import argparse
 import contextlib
 import gc
-import os
 import re
 import statistics
-import subprocess
-import sys
+from functools import partial
 from itertools import product
 from pathlib import Path
+
+from .processes import in_a_process
 
 WAYS = ("eager", "fused", "recomputed")
 FORMATS = ("contiguous", "channels_last")
@@ -27,6 +27,7 @@ CASES = {  # and the shape of their input
     "resnet18": (16, 3, 160, 160),
 }
 MIB = 1024.0  # KiB
+measured = partial(in_a_process, "bench.torch_memory", MALLOC_MMAP_THRESHOLD_="65536")
 
 
 def build(case):
@@ -78,13 +79,6 @@ def measure(case, way, layout, threads):
     return kept - before, read("VmHWM") - before
 
 
-def in_a_process(arguments):
-    command = [sys.executable, "-m", "bench.torch_memory", "--one", *map(str, arguments)]
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return [float(each) for each in result.stdout.split()]
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
@@ -102,7 +96,7 @@ def main():
     for case, layout in product(given.cases, given.formats):
         found = []
         for way in WAYS:
-            runs = [in_a_process((case, way, layout, given.threads)) for _ in range(given.rounds)]
+            runs = [measured(case, way, layout, given.threads) for _ in range(given.rounds)]
             found.append([statistics.median(each) for each in zip(*runs, strict=True)])
         for name, values in zip(("kept", "peak"), zip(*found, strict=True), strict=True):
             cells = " | ".join(f"{each:.0f} ({each / values[0]:.2f})" for each in values)

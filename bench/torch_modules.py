@@ -5,15 +5,15 @@ Forward and backward in training, over the cells of the table. Each runs in a pr
 
 import argparse
 import fnmatch
-import math
 import statistics
-import subprocess
-import sys
 import time
+from functools import partial
 
 from .cells import CELLS
+from .processes import in_a_process
 
 NAMES = {cell.name: cell for cell in CELLS}
+measured = partial(in_a_process, "bench.torch_modules")
 
 
 def measure(name, ours, threads, seconds):
@@ -39,11 +39,6 @@ def measure(name, ours, threads, seconds):
     return 1e6 * statistics.median(times[2:])
 
 
-def in_a_process(*arguments):
-    command = [sys.executable, "-m", "bench.torch_modules", "--one", *map(str, arguments)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--cells", nargs="+", default=["*"], help="patterns of names")
@@ -60,7 +55,7 @@ def main():
     large = []
     for name in (n for n in NAMES if any(fnmatch.fnmatch(n, each) for each in given.cells)):
         rounds = [
-            [in_a_process(name, ours, given.threads, given.seconds) for ours in (False, True)]
+            [measured(name, ours, given.threads, given.seconds)[0] for ours in (False, True)]
             for _ in range(given.rounds)
         ]
         theirs, ours = (statistics.median(times) for times in zip(*rounds, strict=True))
@@ -68,7 +63,7 @@ def main():
         if NAMES[name].nbytes("f4") > 4 << 20:
             large.append(theirs / ours)
     if large:
-        mean = math.exp(statistics.fmean(map(math.log, large)))
+        mean = statistics.geometric_mean(large)
         print(f"\nOver 4 MiB: geometric mean {mean:.2f}, worst {min(large):.2f}")
 
 

@@ -5,10 +5,11 @@ Each way runs in a process of its own, which prints the median of its steps; the
 
 import argparse
 import statistics
-import subprocess
-import sys
 import time
+from functools import partial
 from itertools import product
+
+from .processes import in_a_process
 
 WAYS = ("eager", "compiled", "converted", "fused", "recomputed")
 NETWORKS = {  # and the shape of their input
@@ -17,6 +18,7 @@ NETWORKS = {  # and the shape of their input
     "unet": (4, 3, 128, 128),
 }
 FORMATS = ("contiguous", "channels_last")
+measured = partial(in_a_process, "bench.torch_steps")
 
 
 def build(network, way, last):
@@ -64,11 +66,6 @@ def measure(network, way, layout, threads, seconds):
     return 1e3 * statistics.median(times)
 
 
-def in_a_process(arguments):
-    command = [sys.executable, "-m", "bench.torch_steps", "--one", *map(str, arguments)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
@@ -87,7 +84,7 @@ def main():
     print("| --- " * (2 + len(given.ways)) + "|")
     for network, layout, threads in product(given.networks, given.formats, given.threads):
         rounds = [
-            [in_a_process((network, way, layout, threads, given.seconds)) for way in given.ways]
+            [measured(network, way, layout, threads, given.seconds)[0] for way in given.ways]
             for _ in range(given.rounds)
         ]
         medians = [statistics.median(times) for times in zip(*rounds, strict=True)]

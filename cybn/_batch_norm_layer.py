@@ -6,11 +6,11 @@ import numpy as np
 
 from ._checks import checked_bool
 from ._functional import normalize_batch
-from ._geometry import commit
 from ._layer import TrackingLayer, as_count, check_channels, checked_counts
 from ._moments import Moments, moments_of
 from ._normalize import Arrays, exchange_with
 from ._settings import settings_of
+from ._store import commit
 
 
 class BatchNorm(TrackingLayer):

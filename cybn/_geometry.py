@@ -1,17 +1,16 @@
 """The only place that looks at shapes, axes, dtypes and overlap."""
 
 import math
-from collections import deque
 from functools import lru_cache, wraps
-from itertools import starmap
-from operator import call, index, setitem
+from operator import index
 from typing import NamedTuple
 
 import numpy as np
 
-from ._checks import EXPECTED_FLOAT, insist, is_bfloat16, is_float
+from ._checks import EXPECTED_FLOAT, is_float
 from ._memory import empty_like
 from ._runtime import kernels
+from ._store import rounded
 
 is_plain = kernels.is_plain
 
@@ -221,7 +220,7 @@ def as_input(value, name, like=None):
     if like is not None:
         _check_shape(value, name, like.shape)
         if value.dtype != like.dtype:
-            value = _rounded(value, like.dtype)
+            value = rounded(value, like.dtype)
     return value
 
 
@@ -381,38 +380,3 @@ def remedies():
     from . import _remedies
 
     return _remedies
-
-
-def commit(arrays, *objects):
-    """Store values into arrays, and attributes of objects: all or, if interrupted, none of them.
-
-    Signal handlers run between two bytecodes, never inside of the one call that does it all.
-
-    Parameters
-    ----------
-    arrays : iterable of (numpy.ndarray, array_like)
-        Each with its new values, as many, which are rounded to its dtype.
-    *objects : (object, dict)
-        Each with new values of its attributes.
-    """
-    changes = [(setitem, array, ..., values) for array, values in map(_change, arrays)]
-    for owner, attributes in objects:
-        changes += [(setattr, owner, *each) for each in attributes.items()]
-    deque(starmap(call, changes), maxlen=0)
-
-
-def _change(pair):
-    """Return a plain view of an array, and its new values in its shape and dtype."""
-    array, values = map(np.asarray, pair)
-    return array, _rounded(values.reshape(array.shape), array.dtype)
-
-
-def _rounded(values, dtype):
-    """Return a copy in a dtype, rounded once, as the kernels round: to infinity and 0, too."""
-    if is_bfloat16(dtype):  # ml_dtypes goes by way of float32
-        result = np.empty(values.shape, dtype.newbyteorder("="))
-        plain = values if is_plain(values) else np.array(values, np.float64, order="C")
-        insist(kernels.round_to(result, plain))
-        return result
-    with np.errstate(all="ignore"):
-        return values.astype(dtype)

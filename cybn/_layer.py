@@ -18,8 +18,9 @@ from ._checks import (
     checked_int,
     is_float,
 )
-from ._geometry import as_array, batch_geometry, check_running, commit, remedies
+from ._geometry import as_array, batch_geometry, check_running, remedies
 from ._settings import checked_activation
+from ._store import commit
 
 COUNTS = "num_batches_tracked", "num_values_tracked"
 

@@ -15,11 +15,11 @@ from ._geometry import (
     check_out,
     check_running,
     check_written,
-    commit,
 )
 from ._memory import empty_array
 from ._runtime import kernels, schedule
 from ._settings import settings_of
+from ._store import commit
 
 OVERWRITTEN = kernels.OVERWRITTEN
 Arrays = kernels.Arrays
@@ -42,7 +42,7 @@ def normalize(given, arrays, geometry, settings, mask=None, counters=None, excha
     if counters is not None and exchange is None:
         counters = counters(count)
     way = schedule((2 if residual is None else 3) * nbytes)
-    arrays.saved = empty(geometry.saved_size)
+    arrays.saved = empty(geometry.saved_size)  # as `allocate`: a frame less in each small call
     if geometry.scratch_size:
         arrays.scratch = empty(geometry.scratch_size)
     # The kernel takes the usual arrays as they are; it refuses what is to be converted or is wrong.
@@ -56,7 +56,8 @@ def normalize(given, arrays, geometry, settings, mask=None, counters=None, excha
     if not taken:
         whole = geometry
         geometry, arrays.gamma, arrays.beta = as_parameters(arrays.gamma, arrays.beta, geometry)
-        allocate(arrays, geometry)
+        if geometry is not whole:
+            allocate(arrays, geometry)
         _check(given, arrays, mask, geometry, settings.training)
         if exchange is not None:
             count = exchange.merge(x, whole, mask, settings.eps, arrays)

@@ -252,44 +252,40 @@ cdef inline void map_both_streaming(
     map_block(call, x, tile, block, BOTH | STREAM)
 
 
+cdef inline void map_either(
+    const Call* call, const real* x, Py_ssize_t tile, Py_ssize_t block, int kind,
+) noexcept nogil:
+    """x alone, or x and dy; streaming or not."""
+    if call.stream:
+        kind |= STREAM
+    if call.dy == NULL:
+        map_block(call, x, tile, block, kind)
+    else:
+        map_block(call, x, tile, block, kind | BOTH)
+
+
 cdef inline void map_masked(
     const Call* call, const real* x, Py_ssize_t tile, Py_ssize_t block,
 ) noexcept nogil:
-    cdef int stream = STREAM if call.stream else 0
-    if call.dy == NULL:
-        map_block(call, x, tile, block, MASKED | stream)
-    else:
-        map_block(call, x, tile, block, MASKED | BOTH | stream)
-
-
-cdef inline void map_after(
-    const Call* call, const real* x, Py_ssize_t tile, Py_ssize_t block, int how,
-) noexcept nogil:
-    cdef int kind = STREAM if call.stream else 0
-    if how == 0 and call.where != NULL:
-        kind |= MASKED
-    if call.dy == NULL:
-        map_block(call, x, tile, block, FUSED | how * HOW | kind)
-    else:
-        map_block(call, x, tile, block, FUSED | how * HOW | BOTH | kind)
+    map_either(call, x, tile, block, MASKED)
 
 
 cdef inline void map_fused(
     const Call* call, const real* x, Py_ssize_t tile, Py_ssize_t block,
 ) noexcept nogil:
-    map_after(call, x, tile, block, 0)
+    map_either(call, x, tile, block, FUSED | (MASKED if call.where != NULL else 0))
 
 
 cdef inline void map_clipped(
     const Call* call, const real* x, Py_ssize_t tile, Py_ssize_t block,
 ) noexcept nogil:
-    map_after(call, x, tile, block, CLIPPED)
+    map_either(call, x, tile, block, FUSED | CLIPPED * HOW)
 
 
 cdef inline void map_added(
     const Call* call, const real* x, Py_ssize_t tile, Py_ssize_t block,
 ) noexcept nogil:
-    map_after(call, x, tile, block, ADDED)
+    map_either(call, x, tile, block, FUSED | ADDED * HOW)
 
 
 cdef inline Pass map_pass(const Call* call, const real* x) noexcept nogil:

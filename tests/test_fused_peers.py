@@ -7,7 +7,7 @@ import pytest
 import reference
 import reference_fused
 from cases import DTYPES, make_case, tracked
-from checks import assert_close
+from checks import assert_close, numerical_gradient
 from halves import HALVES, assert_nearest_half, nearest, values_of
 from reference_fused import ACTIVATIONS
 
@@ -167,20 +167,6 @@ STEP = np.longdouble(1e-6)
 TOLERANCE = 1e-8
 
 
-def numerical_gradient(loss, array):
-    """d loss() / d array, where loss reads array anew at every call."""
-    gradient = np.empty_like(array)
-    for index in np.ndindex(array.shape):
-        value = array[index]
-        array[index] = value + STEP
-        above = loss()
-        array[index] = value - STEP
-        below = loss()
-        array[index] = value
-        gradient[index] = (above - below) / (2 * STEP)
-    return gradient
-
-
 @pytest.mark.parametrize("with_residual", [True, False])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("dtype", ALL_DTYPES, ids=str)
@@ -217,7 +203,7 @@ def test_gradients_by_differences_of_the_textbook(rng, activation, dtype, traini
             ulp = {2: 2.0**-8, 4: 2.0**-24, 8: 0}[actual[name].dtype.itemsize]
             np.testing.assert_allclose(
                 values_of(actual[name]),
-                numerical_gradient(loss, array).astype(np.float64),
+                numerical_gradient(loss, array, STEP).astype(np.float64),
                 rtol=ulp + TOLERANCE,
                 atol=TOLERANCE * 10 + (3e-8 if ulp else 0),
                 err_msg=name,
@@ -240,6 +226,7 @@ def test_gradients_by_differences_with_a_mask(rng, activation, training):
     gradients = cybn.backward(dy, forward(activation)[1])
     names = "x", "gamma", "beta", "residual"
     for name, gradient in zip(names, (*gradients, gradients.dresidual), strict=True):
-        numerical = numerical_gradient(lambda: np.sum(forward(activation)[0] * dy), arguments[name])
+        loss = lambda: np.sum(forward(activation)[0] * dy)  # noqa: E731
+        numerical = numerical_gradient(loss, arguments[name], STEP)
         # In float64 the rounding of the loss, 1e-14, over h is 1e-8.
         np.testing.assert_allclose(gradient, numerical, atol=1e-6, err_msg=name)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from cases import make_case, tracked
+from checks import numerical_gradient
 from norms import build_norm_case
 
 import cybn
@@ -13,20 +14,6 @@ STEP = 1e-4
 TOLERANCE = 1e-6
 
 SHAPES = [((6, 3), 1), ((3, 2, 4), 1), ((2, 3, 2, 2), -1), ((4, 5), 0), ((2, 2, 3, 2, 2), 2)]
-
-
-def numerical_gradient(loss, array):
-    """d loss() / d array, where loss reads array anew at every call."""
-    gradient = np.empty_like(array)
-    for index in np.ndindex(array.shape):
-        value = array[index]
-        array[index] = value + STEP
-        above = loss()
-        array[index] = value - STEP
-        below = loss()
-        array[index] = value
-        gradient[index] = (above - below) / (2 * STEP)
-    return gradient
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -44,7 +31,7 @@ def test_all_gradients(rng, shape, axis, training):
     gradients = cybn.backward(case.dy, forward()[1])
 
     for gradient, array in zip(gradients, (case.x, case.gamma, case.beta), strict=True):
-        np.testing.assert_allclose(gradient, numerical_gradient(loss, array), atol=TOLERANCE)
+        np.testing.assert_allclose(gradient, numerical_gradient(loss, array, STEP), atol=TOLERANCE)
 
 
 NORMS = [
@@ -79,4 +66,6 @@ def test_all_gradients_of_norms(rng, arguments):
 
     for gradient, array in zip(gradients, (case.x, case.gamma, case.beta), strict=True):
         if array is not None:
-            np.testing.assert_allclose(gradient, numerical_gradient(loss, array), atol=TOLERANCE)
+            np.testing.assert_allclose(
+                gradient, numerical_gradient(loss, array, STEP), atol=TOLERANCE
+            )
