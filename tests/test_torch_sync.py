@@ -41,20 +41,22 @@ def test_pytorchs_own():
 
 
 @pytest.mark.parametrize(
-    ("how", "codes", "message"),
+    ("how", "message"),
     [
-        ("wrong shape", [1, 1], "got an error on member 1: ValueError: gamma: expected"),
-        ("raises elsewhere", [1, 1], "RuntimeError: "),
-        ("killed", [1, -signal.SIGKILL], "RuntimeError: "),
-        ("late", [1, 0], "Timed out"),
+        ("wrong shape", "got an error on member 1: ValueError: gamma: expected"),
+        ("raises elsewhere", "RuntimeError: "),
+        ("killed", "RuntimeError: "),
+        ("late", "Timed out"),
     ],
-    ids=["wrong shape", "raises elsewhere", "killed", "late"],
 )
-def test_a_failure_of_one_ends_all_with_a_message(how, codes, message):
-    ended = run("sync_failures.py", 2, how)
-    assert [each.code for each in ended] == codes
-    assert message in ended[0].errors
-    assert float(ended[0].printed) < 30
+def test_a_failure_of_one_ends_all_with_a_message(how, message):
+    first, last = run("sync_failures.py", 2, how)
+    assert message in first.errors
+    assert float(first.printed) < 30
+    # 1 is Python's exit; gloo's threads can also abort a process that leaves without its peer
+    failed = {1, -signal.SIGABRT}
+    assert first.code in failed
+    assert last.code in {"killed": {-signal.SIGKILL}, "late": {0}}.get(how, failed)
 
 
 def test_the_example_has_the_accuracies_of_one_process(tmp_path):
