@@ -4,6 +4,8 @@ A case holds the arguments of one forward and one backward call. `run_cybn` and 
 give the same tuple of results for it, so a third implementation only needs a third such function.
 """
 
+import copy
+import pickle
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -156,6 +158,18 @@ def make_case(rng, shape, axis, dtype=np.float32, *, training=True, mean=0.0, st
         eps=eps,
         axis=axis,
     )
+
+
+# Ways to copy a layer.
+COPIES = {
+    "deepcopy": copy.deepcopy,
+    **{
+        f"pickle, protocol {protocol}": lambda layer, protocol=protocol: pickle.loads(
+            pickle.dumps(layer, protocol)
+        )
+        for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)
+    },
+}
 
 
 def trained_layer(rng, **options):
