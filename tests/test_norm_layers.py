@@ -1,14 +1,13 @@
 """LayerNorm, RMSNorm, InstanceNorm and GroupNorm: the manners of BatchNorm."""
 
 import copy
-import pickle
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pytest
-from cases import DTYPES, tracked
+from cases import COPIES, DTYPES, tracked
 from checks import assert_close, refused
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -217,12 +216,6 @@ class TestState:
                 new.load_state_dict(state)
             for name, value in new.state_dict().items():
                 assert_array_equal(value, expected[name])
-
-
-COPIES = {
-    "deepcopy": copy.deepcopy,
-    "pickle": lambda layer: pickle.loads(pickle.dumps(layer)),
-}
 
 
 @pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)

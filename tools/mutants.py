@@ -27,13 +27,8 @@ TESTS = [
     *("test_schedule.py", "test_errors.py", "test_out.py", "test_exact.py", "test_reference.py"),
     *("test_outliers.py", "test_thread_state.py", "test_fused_hostile.py", "test_fused_half.py"),
     *("test_fused.py", "test_fused_peers.py", "test_activations.py", "test_half.py"),
-    *(
-        "test_layer.py",
-        "test_pooled_statistics.py",
-        "test_threads.py",
-        "test_config.py",
-        "test_faults.py",
-    ),
+    *("test_layer.py", "test_pooled_statistics.py"),
+    *("test_threads.py", "test_config.py", "test_faults.py"),
     f"test_guards.py::test_pages_around_arrays_are_not_touched[{LEVEL}]",
     *(
         *("test_memory.py", "test_caches.py", "test_cgroups.py", "test_limits.py"),
