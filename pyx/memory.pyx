@@ -11,7 +11,7 @@ from cpython.buffer cimport PyBuffer_FillInfo
 from libc.stdint cimport SIZE_MAX
 
 cdef extern from "memory.h" nogil:
-    const size_t HUGE_PAGE
+    const size_t PAGE, HUGE_PAGE
     void* map_pages(size_t size) noexcept
     void unmap_pages(void* start, size_t size) noexcept
     bint lend_pages(void* start, size_t size) noexcept
@@ -36,6 +36,11 @@ cdef int kept_count = 0
 cdef size_t kept_size = 0
 cdef size_t kept_limit = 0      # until the first Block says
 cdef unsigned long long times_kept = 0
+
+
+cdef size_t in_whole(size_t size, size_t page) noexcept:
+    """A size, rounded up to pages."""
+    return (size + page - 1) // page * page
 
 
 cdef Pages take(int index) noexcept:
@@ -69,7 +74,8 @@ cdef int best_fit(size_t size) noexcept:
 
 
 cdef void trim(Pages* pages, size_t size) noexcept:
-    """Lend what these pages have beyond a size; give it back where lent pages count as well."""
+    """Lend huge pages beyond a size; give them back where lent pages count as well."""
+    size = in_whole(size, HUGE_PAGE)
     if pages.size > size and (
             within_limits(SIZE_MAX, 0) < SIZE_MAX or
             not (pages.lent or lend_pages(pages.start + size, pages.size - size))):
@@ -130,7 +136,7 @@ cdef class Block:
         global kept_limit
         kept_limit = limit
         self.size = size
-        self.pages = get_pages((<size_t>size + HUGE_PAGE - 1) // HUGE_PAGE * HUGE_PAGE)
+        self.pages = get_pages(in_whole(size, PAGE))
         if self.pages.start == NULL:
             raise MemoryError(f"cybn: no memory for a result of {size} bytes")
 

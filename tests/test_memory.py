@@ -113,8 +113,14 @@ def test_all_but_a_quarter_of_the_limit_is_lent_to_the_system(kept):
 
 def blocks(*sizes):
     """Memory of results of these sizes in MiB, and where it begins."""
-    made = [_memory.native.Block(size * MEBI, 200 * MEBI) for size in sizes]
+    made = [_memory.native.Block(int(size * MEBI), 200 * MEBI) for size in sizes]
     return made, [address(np.frombuffer(block, np.uint8)) for block in made]
+
+
+def test_a_result_takes_no_huge_page_of_which_it_needs_a_part(kept):
+    made, _ = blocks(4.25)
+    del made
+    assert kept() == 4.25 * MEBI
 
 
 def test_a_result_uses_the_memory_of_one_that_is_somewhat_larger(kept):
