@@ -20,7 +20,6 @@ def rng():
 
 
 @pytest.fixture(autouse=True)
-def _thread_count_is_restored():
-    before = cybn.get_num_threads()
+def _threads_are_not_chosen():
     yield
-    cybn.set_num_threads(before)
+    cybn.set_num_threads(None)
