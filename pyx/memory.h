@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PAGE ((size_t)64 << 10) /* of any system, one or more of its own */
+#define PAGE ((size_t)64 << 10) /* a whole number of the pages of any system */
 #define HUGE_PAGE ((size_t)2 << 20)
 
 #if __has_include(<sys/mman.h>)
@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 /* Huge pages, where there are any: their first use costs a fault for 2 MiB, not for 4 KiB.
- * The last is not rounded up to: a result that needs a part of one uses small pages there. */
+ * What is left of a size beyond them has small pages. */
 static inline void *map_pages(size_t size) {
     char *mapped = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

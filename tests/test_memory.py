@@ -117,10 +117,11 @@ def blocks(*sizes):
     return made, [address(np.frombuffer(block, np.uint8)) for block in made]
 
 
-def test_a_result_takes_no_huge_page_of_which_it_needs_a_part(kept):
-    made, _ = blocks(4.25)
+@pytest.mark.parametrize(("size", "taken"), [(4.25, 4.25), (62.25, 64), (62, 62)])
+def test_a_huge_page_is_taken_where_little_of_it_is_left_over(kept, size, taken):
+    made, _ = blocks(size)
     del made
-    assert kept() == 4.25 * MEBI
+    assert kept() == taken * MEBI
 
 
 def test_a_result_uses_the_memory_of_one_that_is_somewhat_larger(kept):
