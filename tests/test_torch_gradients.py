@@ -1,5 +1,7 @@
 """First, second and third derivatives of cybn.torch's functions."""
 
+import itertools
+
 from torch_peer import channels_last, torch
 
 import pytest
@@ -125,3 +127,31 @@ def test_residual_and_activation(activation, added, layout):
     assert_close(*gradients, rtol=1e-9, atol=1e-9)
     assert gradients[0][0].stride() == x.stride()
     assert gradgradcheck(fused, (x, residual, w, b))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("added", [False, True], ids=["", "residual"])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_what_is_asked_for_has_the_bits_of_all(layout, added, training):
+    """Nothing else is computed, but that changes no bit."""
+    x, w, b, residual = parameter(2, 4, 2, 2), parameter(4), parameter(4), parameter(2, 4, 2, 2)
+    x = channels_last(x) if layout == "NHWC" else x
+    dy = torch.randn_like(x)
+
+    def results(needed):
+        given = [each.detach().clone() for each in (x, w, b, residual)]
+        for place in needed:
+            given[place].requires_grad_()
+        *tensors, other = given
+        other = other if added else None
+        options = {"residual": other, "activation": "relu"}
+        y = cybn.torch.batch_norm(tensors[0], *RUNNING, *tensors[1:], training, 0.0, **options)
+        y.backward(dy)
+        return [each.grad for each in given]
+
+    names = range(4 if added else 3)
+    everything = results(set(names))
+    for needed in (each for n in names for each in itertools.combinations(names, n + 1)):
+        for place, gradient in enumerate(results(needed)):
+            assert (gradient is not None) == (place in needed)
+            assert gradient is None or torch.equal(gradient, everything[place])

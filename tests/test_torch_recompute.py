@@ -13,6 +13,7 @@ import pytest
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
+from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 import cybn.torch
@@ -51,14 +52,13 @@ def check_same_bits(model, x, call=None):
 
 def count_recomputed(monkeypatch):
     """Return a list that gets an entry whenever a result is computed again."""
-    done, forward = [], _recipes._arrays.forward
+    done, forward = [], _recipes.forward
 
     def counting(*given):
-        if sys._getframe(1).f_code.co_name == "compute":
-            done.append(given[-1].norm)
+        done.append(given[-1].settings.norm)
         return forward(*given)
 
-    monkeypatch.setattr(_recipes._arrays, "forward", counting)
+    monkeypatch.setattr(_recipes, "forward", counting)
     return done
 
 
@@ -335,7 +335,8 @@ def test_backward_in_another_thread():
     thread = threading.Thread(target=loss.backward)
     thread.start()
     thread.join()
-    assert all(map(torch.equal, [each.grad for each in model.parameters()], expected))
+    # PyTorch's convolution may round otherwise in another thread.
+    assert_close(tuple(each.grad for each in model.parameters()), tuple(expected))
 
 
 def test_threads_without_the_context_keep_their_results():

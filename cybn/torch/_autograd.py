@@ -1,9 +1,21 @@
-"""The short road of a norm: without the dispatcher, whose operators cost twice as much."""
+"""The roads of a norm: the short one is without the dispatcher, whose operators cost twice."""
 
 import torch
-from torch.autograd.graph import increment_version
+from torch.autograd import forward_ad
 
-from . import _arrays, _operators, _recipes
+from .._normalize import Arrays
+from . import _operators, _recipes
+from ._arrays import (
+    DTYPES,
+    NotPlainError,
+    dtype_beside,
+    forward,
+    gradients,
+    is_plain,
+    known_arrays,
+    store_copies,
+)
+from ._plans import Settings, is_taken, parameters_of, plan_of
 
 
 class _Norm(torch.autograd.Function):
@@ -13,48 +25,92 @@ class _Norm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, weight, bias, running_mean, running_var, residual, settings):
-        given = x, weight, bias, running_mean, running_var, residual, settings
-        y, ctx.cache = _arrays.forward(*given)
-        ctx.settings = settings
-        tensors = x, weight, bias, residual, y, settings
+    def forward(ctx, x, weight, bias, residual, arrays, plan):
+        y = forward(x, residual, arrays, plan)
+        ctx.plan, ctx.saved = plan, arrays.saved
+        tensors = x, weight, bias, residual, y, plan.settings
         ctx.save_for_backward(*_operators.tensors_for_backward(*tensors))
         return y
 
     @staticmethod
     def backward(ctx, dy):
         x, weight, bias, third = ctx.saved_tensors
-        settings, needs = ctx.settings, ctx.needs_input_grad
-        needed = [*needs[:3], needs[5]]
+        plan, needed = ctx.plan, ctx.needs_input_grad[:4]
         if torch.is_grad_enabled():
-            tensors = x, weight, bias, torch.from_numpy(ctx.cache._arrays.saved), third
-            gradients = _operators.norm_backward(dy, tensors, settings, needed)
+            tensors = x, weight, bias, torch.from_numpy(ctx.saved), third
+            results = _operators.norm_backward(dy, tensors, plan.settings, needed)
         else:
-            gradients = _arrays.gradients(dy, x, ctx.cache, third, settings, needed)
-        dx, dweight, dbias, dresidual = gradients
-        return dx if needed[0] else None, dweight, dbias, None, None, dresidual, None
+            like = _operators.like_parameters(x, weight, bias)
+            results = gradients(dy, x, like, third, ctx.saved, plan, needed)
+        return *results, None, None
 
 
 # Without what `Function.apply` does for functorch, which never gets here.
 _apply = super(torch.autograd.Function, _Norm).apply
 
 
-def normalize(x, weight, bias, running_mean, running_var, settings, residual=None):
-    """Normalize tensors that have been checked, by the shortest road that will do."""
-    given = x, weight, bias, running_mean, running_var, residual, settings
+def normalize(x, weight, bias, running_mean, running_var, residual, settings, batches=None):
+    """Normalize by the shortest road that will do; return None where the norm is PyTorch's.
+
+    `settings` are those of `Settings`. `batches` is a counter of what the running statistics are
+    taken over, or None.
+    """
+    dtype, shape = x.dtype, x.shape
+    if not (dtype in DTYPES and is_plain(x, dtype, shape)) or (
+        residual is not None and not is_plain(residual, dtype, shape)
+    ):
+        return None
+    others = weight, bias, running_mean, running_var
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
-        return _operators.norm(*given)
+        return _by_operator(x, others, residual, settings, batches)
+    plan = plan_of(shape, x.stride(), settings)
+    if plan is None or _is_transformed():
+        return None
+    if dtype.itemsize == 2:
+        dtype = dtype_beside(x, others)
+    try:
+        arrays = Arrays(None, None, *known_arrays(others, dtype, plan.parameters))
+        count = None if batches is None else known_arrays((batches,), batches.dtype, ())
+    except NotPlainError:
+        return None
     if torch.is_grad_enabled() and (
         x.requires_grad
         or (weight is not None and weight.requires_grad)
         or (bias is not None and bias.requires_grad)
         or (residual is not None and residual.requires_grad)
     ):
-        y = _apply(*given)
+        y = _apply(x, weight, bias, residual, arrays, plan)
         if _recipes.contexts and residual is None:
-            _recipes.remember(y, x, weight, bias, settings)
+            _recipes.remember(y, x, weight, bias, plan.settings)
     else:
-        y, _ = _arrays.forward(*given)
-    if settings.training and running_mean is not None and not running_mean.is_inference():
-        increment_version((running_mean, running_var))
+        y = forward(x, residual, arrays, plan)
+    if running_mean is not None and plan.settings.training:
+        if not (running_mean.is_contiguous() and running_var.is_contiguous()):
+            store_copies((running_mean, running_var), arrays)
+        torch._C._increment_version((running_mean, running_var))
+    if batches is not None:
+        count[0][0] += 1  # `add_` would take as long as the norm of a small input
+        torch._C._increment_version((batches,))
     return y
+
+
+def _by_operator(x, others, residual, settings, batches):
+    """As `normalize`, seen by those who follow it."""
+    compiling, exporting = torch.compiler.is_compiling(), torch.compiler.is_exporting()
+    if not is_taken(x.shape, *settings) or (exporting if compiling else _is_transformed()):
+        return None
+    dtype, shape = dtype_beside(x, others), parameters_of(x.shape, *settings[:2])
+    if not all(each is None or is_plain(each, dtype, shape) for each in others):
+        return None
+    if batches is not None:
+        batches.add_(1)
+    return _operators.norm(x, *others, residual, Settings(*settings))
+
+
+def _is_transformed():
+    """Whether functorch, forward mode or `torch.jit.trace` follow what is done."""
+    return (
+        torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch._C._is_tracing()
+    )

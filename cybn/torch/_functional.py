@@ -1,16 +1,10 @@
 """Functions with the signatures of `torch.nn.functional`."""
 
-import math
-
 import torch
-from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from ._activations import find_activation
-from ._arrays import DTYPES, Settings
 from ._autograd import normalize
-
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
 def batch_norm(
@@ -73,25 +67,36 @@ def batch_norm(
     tensor([[0.0000],
             [1.0000]])
     """
+    given = running_mean, running_var, weight, bias, training, momentum, eps
+    return batch_norm_counted(input, None, *given, residual, activation)
+
+
+def batch_norm_counted(
+    input,
+    batches,
+    running_mean,
+    running_var,
+    weight,
+    bias,
+    training,
+    momentum,
+    eps,
+    residual,
+    activation,
+):
+    """As `batch_norm`; `batches` is a tensor that counts them, or None."""
     activate = None if activation is None else find_activation(activation)
-    if (
-        input.dim() >= 2
-        and _are_taken(input, eps, input.shape[1:2], running_mean, running_var, weight, bias)
-        and (running_mean is None) == (running_var is None)
-        and (input.numel() > input.shape[1] if training else running_mean is not None)
-    ):
-        if not training or running_mean is None:
-            momentum = 0.0
-        name, slope = activation if isinstance(activation, tuple) else (activation, 0.0)
-        if (
-            0 <= momentum <= 1
-            and 0 <= slope < math.inf
-            and (residual is None or residual.dtype is input.dtype)
-            and (residual is None or _are_taken(residual, eps, input.shape, residual))
-        ):
-            settings = "batch", 0, bool(training), float(momentum), float(eps), name, float(slope)
-            given = input, weight, bias, running_mean, running_var, Settings(*settings)
-            return normalize(*given, residual)
+    name, slope = activation if isinstance(activation, tuple) else (activation, 0.0)
+    if (running_mean is None) == (running_var is None) and (training or running_mean is not None):
+        updated = training and running_mean is not None
+        momentum_taken = float(momentum) if updated else 0.0
+        settings = "batch", 0, bool(training), momentum_taken, float(eps), name, float(slope)
+        given = input, weight, bias, running_mean, running_var, residual, settings, batches
+        y = normalize(*given)
+        if y is not None:
+            return y
+    if batches is not None:
+        batches.add_(1)
     y = F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     if residual is not None:
         y = y + residual
@@ -138,16 +143,10 @@ def instance_norm(
     """
     if not use_input_stats and running_mean is not None:
         return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
-    if (
-        use_input_stats
-        and running_mean is None
-        and running_var is None
-        and input.dim() >= 3
-        and _are_taken(input, eps, input.shape[1:2], weight, bias)
-        and math.prod(input.shape[2:]) > 1
-    ):
-        settings = Settings("instance", 0, True, 0.0, float(eps))
-        return normalize(input, weight, bias, None, None, settings)
+    if use_input_stats and running_mean is None and running_var is None:
+        y = normalize(input, weight, bias, None, None, None, _settings("instance", 0, eps))
+        if y is not None:
+            return y
     return F.instance_norm(
         input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps
     )
@@ -177,16 +176,8 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
     >>> cybn.torch.group_norm(torch.tensor([[1.0, 3.0, 10.0, 30.0]]), 2)
     tensor([[-1.0000,  1.0000, -1.0000,  1.0000]])
     """
-    if (
-        input.dim() >= 2
-        and _are_taken(input, eps, input.shape[1:2], weight, bias)
-        and num_groups > 0
-        and input.shape[1] % num_groups == 0
-        and input.numel() > input.shape[0] * num_groups
-    ):
-        settings = Settings("group", num_groups, True, 0.0, float(eps))
-        return normalize(input, weight, bias, None, None, settings)
-    return F.group_norm(input, num_groups, weight, bias, eps)
+    y = normalize(input, weight, bias, None, None, None, _settings("group", num_groups, eps))
+    return F.group_norm(input, num_groups, weight, bias, eps) if y is None else y
 
 
 def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
@@ -213,11 +204,8 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
     tensor([[-1.0000,  1.0000],
             [-1.0000,  1.0000]])
     """
-    shape = tuple(normalized_shape)
-    if _is_trailing(shape, input) and _are_taken(input, eps, shape, weight, bias):
-        settings = Settings("layer", len(shape), True, 0.0, float(eps))
-        return normalize(input, weight, bias, None, None, settings)
-    return F.layer_norm(input, normalized_shape, weight, bias, eps)
+    y = _normalize_trailing("layer", input, normalized_shape, weight, bias, eps)
+    return F.layer_norm(input, normalized_shape, weight, bias, eps) if y is None else y
 
 
 def rms_norm(input, normalized_shape, weight=None, eps=None):
@@ -244,48 +232,19 @@ def rms_norm(input, normalized_shape, weight=None, eps=None):
     tensor([[0.2000, 1.4000],
             [0.8485, 1.1314]])
     """
+    positive = eps
+    if eps is None:
+        positive = torch.finfo(input.dtype).eps if input.is_floating_point() else 0.0
+    y = _normalize_trailing("rms", input, normalized_shape, weight, None, positive)
+    return F.rms_norm(input, normalized_shape, weight, eps) if y is None else y
+
+
+def _normalize_trailing(norm, x, normalized_shape, weight, bias, eps):
     shape = tuple(normalized_shape)
-    if _is_trailing(shape, input) and input.is_floating_point():
-        positive = torch.finfo(input.dtype).eps if eps is None else eps
-        if _are_taken(input, positive, shape, weight):
-            settings = Settings("rms", len(shape), True, 0.0, float(positive))
-            return normalize(input, weight, None, None, None, settings)
-    return F.rms_norm(input, normalized_shape, weight, eps)
+    if x.shape[-len(shape) :] != shape:  # also if it has no lengths: then that is all of x
+        return None
+    return normalize(x, weight, bias, None, None, None, _settings(norm, len(shape), eps))
 
 
-def _is_trailing(shape, x):
-    return len(shape) > 0 and x.shape[-len(shape) :] == shape
-
-
-def _are_taken(x, eps, shape, *others):
-    """Whether tensors are such as cybn takes, and nobody but autograd follows what is done.
-
-    `others` are parameters and running statistics of this shape, or None.
-    """
-    dtype = x.dtype
-    if (
-        dtype not in DTYPES
-        or not x.is_cpu
-        or type(x) not in _PLAIN
-        or x.layout is not torch.strided
-        or not x.numel()
-        or not 0 < eps < math.inf
-    ):
-        return False
-    if dtype.itemsize == 2 and all(each is None or each.dtype is torch.float32 for each in others):
-        dtype = torch.float32
-    for tensor in others:
-        if tensor is not None and not (
-            tensor.dtype is dtype
-            and tensor.is_cpu
-            and type(tensor) in _PLAIN
-            and tensor.shape == shape
-        ):
-            return False
-    if torch.compiler.is_compiling():
-        return not torch.compiler.is_exporting()
-    return not (
-        torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-        or torch.jit.is_tracing()
-    )
+def _settings(norm, number, eps):
+    return norm, number, True, 0.0, float(eps), None, 0.0

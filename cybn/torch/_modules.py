@@ -3,7 +3,13 @@
 from torch import nn
 
 from ._activations import find_activation
-from ._functional import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
+from ._functional import (
+    batch_norm_counted,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    rms_norm,
+)
 
 
 def _tensors(module, *names):
@@ -15,22 +21,24 @@ def _tensors(module, *names):
 class _Batch:
     def forward(self, input, residual=None, activation=None):
         """Normalize each channel, add `residual` and apply `activation`, if there are any."""
-        return batch_norm(*self._arguments(input), residual=residual, activation=activation)
+        return batch_norm_counted(input, *self._arguments(input), residual, activation)
 
     def _arguments(self, input):
-        """Return the first arguments of `batch_norm`, and count the batch in training."""
+        """Return what counts the batches, or None, and what `batch_norm` takes after the input."""
         self._check_input_dim(input)
-        names = "running_mean", "running_var", "weight", "bias", "num_batches_tracked"
-        *running, weight, bias, batches = _tensors(self, *names)
-        momentum = 0.0 if self.momentum is None else self.momentum
-        if self.training and self.track_running_stats and batches is not None:
-            batches.add_(1)
-            if self.momentum is None:
-                momentum = 1.0 / float(batches)
-        training = self.training or (running[0] is None and running[1] is None)
-        if self.training and not self.track_running_stats:
-            running = None, None
-        return input, *running, weight, bias, training, momentum, self.eps
+        names = "running_mean", "running_var", "weight", "bias"
+        mean, var, weight, bias = _tensors(self, *names)
+        training, momentum, batches = self.training, self.momentum, None
+        if training and self.track_running_stats:
+            batches = self._buffers["num_batches_tracked"]
+            if momentum is None and batches is not None:
+                batches.add_(1)
+                momentum, batches = 1.0 / float(batches), None
+        elif training:
+            mean = var = None
+        else:
+            training = mean is None and var is None
+        return batches, mean, var, weight, bias, training, momentum or 0.0, self.eps
 
 
 class _BatchAct(_Batch):

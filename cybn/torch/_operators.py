@@ -12,7 +12,8 @@ from .._geometry import trailing_geometry
 from .._normalize import kernels
 from . import _arrays
 from ._activations import find_activation
-from ._arrays import Settings, by_channel, core_activation, result_like
+from ._arrays import result_like
+from ._plans import Settings, by_channel, parameters_of, plan_of
 
 _SETTINGS = (
     "str norm, int number, bool training, float momentum, float eps, str? activation, float slope"
@@ -40,10 +41,10 @@ def _norm(x, weight, bias, running_mean, running_var, residual, *settings):
     running = running_mean, running_var
     if settings.training:
         running = tuple(each if each is None else each.detach().clone() for each in running)
-    y, cache = _arrays.forward(x, weight, bias, *running, residual, settings)
+    y, saved = _arrays.forward_of(x, weight, bias, *running, residual, settings)
     if not settings.training:
         running = None, None
-    return y, torch.from_numpy(cache._arrays.saved), *(_or_empty(each, x) for each in running)
+    return y, torch.from_numpy(saved), *(_or_empty(each, x) for each in running)
 
 
 @torch.library.register_fake("cybn::norm")
@@ -64,22 +65,21 @@ def _(x, weight, bias, running_mean, running_var, residual, *settings):
 @torch.library.impl("cybn::norm_backward", "cpu")
 def _norm_backward(dy, x, weight, bias, saved, third, *settings):
     *settings, needed = settings
-    settings = Settings(*settings)
-    like = _like_parameters(x, weight, bias)
-    cache = _arrays.cache_of(x, like, saved.numpy(force=True), settings)
-    results = _arrays.gradients(dy, x, cache, third, settings, needed)
+    plan = plan_of(x.shape, x.stride(), tuple(settings))
+    like = like_parameters(x, weight, bias)
+    results = _arrays.gradients(dy, x, like, third, saved.numpy(force=True), plan, needed)
     return tuple(_or_empty(each, x) for each in results)
 
 
 @torch.library.register_fake("cybn::norm_backward")
 def _(dy, x, weight, bias, saved, third, *settings):
-    *settings, needed = settings
-    settings = Settings(*settings)
-    shape = x.shape[1:2] if by_channel(settings.norm) else x.shape[x.dim() - settings.number :]
-    like = _like_parameters(x, weight, bias)
-    parameters = (like.new_empty(shape if each else 0) for each in needed[1:3])
-    dx, dresidual = (result_like(x, settings.norm) for _ in range(2))
-    return dx, *parameters, x.new_empty(0) if third is None else dresidual
+    norm, number, *_, needed = settings
+    shape, like = parameters_of(x.shape, norm, number), like_parameters(x, weight, bias)
+    dx, dresidual = (
+        result_like(x, norm) if each else x.new_empty(0) for each in (needed[0], needed[3])
+    )
+    dweight, dbias = (like.new_empty(shape if each else 0) for each in needed[1:3])
+    return dx, dweight, dbias, dresidual
 
 
 def norm(x, weight, bias, running_mean, running_var, residual, settings):
@@ -103,9 +103,11 @@ def norm_backward(dy, tensors, settings, needed):
     return tuple(each if want else None for each, want in zip(results, needed, strict=True))
 
 
-def _like_parameters(x, weight, bias):
+def like_parameters(x, weight, bias):
     """Return a tensor that has the parameters' dtype."""
-    return next(tensor for tensor in (weight, bias, x) if tensor is not None)
+    if weight is None:
+        return x if bias is None else bias
+    return weight
 
 
 def _or_empty(tensor, x):
@@ -155,7 +157,7 @@ def _differentiate_norm_backward(ctx, *gradients):
     dy, x, weight, bias, saved, third = given = ctx.saved_tensors
     further = torch.is_grad_enabled()
     norm, number, *_ = ctx.settings
-    shape = x.shape[1:2] if by_channel(norm) else x.shape[-number:]
+    shape = parameters_of(x.shape, norm, number)
     with torch.enable_grad():
         weight = x.new_ones(shape) if weight is None else weight
         bias = x.new_zeros(shape) if bias is None else bias
@@ -186,7 +188,7 @@ def _differentiate_norm_backward(ctx, *gradients):
 def _reference_gradients(dy, x, weight, bias, residual, saved, settings, third):
     """Return the gradients with respect to x, weight, bias and residual, by PyTorch's formulas."""
     y = reference(x, weight, bias, saved, settings)
-    activate, dv = find_activation(core_activation(settings)), dy
+    activate, dv = find_activation(settings.core_activation()), dy
     by_result = third is not None and settings.keeps_result()
     if by_result:  # `residual` is the result: it decides a factor of dy, which is constant
         result = third.detach().requires_grad_()

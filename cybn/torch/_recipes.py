@@ -5,8 +5,9 @@ import weakref
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from .._normalize import kernels
-from . import _arrays
+from .._normalize import Arrays, kernels
+from ._arrays import as_array, forward
+from ._plans import plan_of
 
 contexts = []  # one entry for each `recompute` that is open, in any thread
 # By the address of the result's storage, which is nobody else's as long as the recipe lives: that
@@ -33,9 +34,10 @@ class _Recipe:
         self.dtype = y.dtype
         self.x = _Kept(x.detach())
         self.parameters = [
-            each if each is None else each.detach().clone() for each in (weight, bias)
+            None if each is None else as_array(each.detach().clone()).reshape(-1)
+            for each in (weight, bias)
         ]
-        self.saved, self.settings = y.grad_fn.cache._arrays.saved, settings
+        self.saved, self.settings = y.grad_fn.saved, settings
         self.result = None  # there from its first use in a backward pass to the norm's turn
 
     def compute(self):
@@ -44,11 +46,11 @@ class _Recipe:
         if y is None or y._version:
             x, running, settings = self.x.get(), (None, None), self.settings
             if settings.norm == "batch":
-                rows = torch.from_numpy(self.saved).view(kernels.SAVED_ROWS, -1)
+                rows = self.saved.reshape(kernels.SAVED_ROWS, -1)
                 running = rows[kernels.MEAN], rows[kernels.VAR]
                 settings = settings._replace(training=False)
-            y, _ = _arrays.forward(x, *self.parameters, *running, None, settings)
-            self.result = y
+            plan = plan_of(x.shape, x.stride(), settings)
+            y = self.result = forward(x, None, Arrays(None, None, *self.parameters, *running), plan)
         return y
 
 

@@ -7,9 +7,14 @@ from torch import distributed, nn
 from torch.autograd.graph import increment_version
 from torch.nn.modules import batchnorm
 
+from .._backward import backward
+from .._functional import batch_norm
 from .._group import exchange_of
-from . import _arrays, _modules, _operators
+from . import _modules
 from ._activations import find_activation
+from ._arrays import as_array, as_tensor, from_array, in_c_order, in_c_order_of
+from ._operators import like_parameters, tensors_for_backward
+from ._plans import Settings, make_plan
 
 _PLAIN = (torch.Tensor, nn.Parameter)
 
@@ -37,25 +42,43 @@ class _SyncNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, group, x, weight, bias, running_mean, running_var, residual, settings):
-        given = x, weight, bias, running_mean, running_var, residual, settings, group
-        y, cache = _arrays.forward(*given)
-        if not ctx.needs_input_grad[1]:  # then no sum of the others is asked for
+        plan = make_plan(x.shape, x.stride(), settings)
+        parameters = weight, bias, running_mean, running_var
+        gamma, beta, mean, var = (each if each is None else as_array(each) for each in parameters)
+        y, cache = batch_norm(
+            in_c_order(x, plan),
+            gamma,
+            beta,
+            running_mean=mean,
+            running_var=var,
+            momentum=settings.momentum,
+            eps=settings.eps,
+            axis=1 if plan.to_last is None else -1,
+            activation=settings.core_activation(),
+            residual=None if residual is None else in_c_order_of(residual, plan),
+            group=group,
+        )
+        y = as_tensor(y, x.dtype, plan)
+        # What autograd keeps is not the cache's, nor what nobody asks for.
+        _, needs_x, needs_weight, needs_bias, *_ = ctx.needs_input_grad
+        cache.x = cache._arrays.third = None
+        if not needs_x:
             cache._group = None
-        ctx.settings, ctx.cache = settings, cache
-        tensors = x, weight, bias, residual, y, settings
-        ctx.save_for_backward(*_operators.tensors_for_backward(*tensors))
+        if not needs_weight:
+            cache._arrays.gamma = None
+        if not needs_bias:
+            cache._arrays.beta = None
+        ctx.cache, ctx.plan = cache, plan
+        ctx.save_for_backward(*tensors_for_backward(x, weight, bias, residual, y, settings))
         return y
 
     @staticmethod
     def backward(ctx, dy):
         x, weight, bias, third = ctx.saved_tensors
-        needs = ctx.needs_input_grad
-        needed = [*needs[1:4], needs[6]]
-        others = ctx.cache, third, ctx.settings, needed
-        gradients = _Gradients.apply(dy, x, weight, bias, third, others)
-        dx, dweight, dbias, dresidual = (
-            each if want else None for each, want in zip(gradients, needed, strict=True)
-        )
+        gradients = _Gradients.apply(dy, x, weight, bias, third, ctx.cache, ctx.plan)
+        _, needs_x, *_, needs_residual, _ = ctx.needs_input_grad
+        dx, dweight, dbias, dresidual = gradients
+        dx, dresidual = dx if needs_x else None, dresidual if needs_residual else None
         return None, dx, dweight, dbias, None, None, dresidual, None
 
 
@@ -63,8 +86,20 @@ class _Gradients(torch.autograd.Function):
     """The gradients, which have none themselves."""
 
     @staticmethod
-    def forward(ctx, dy, x, weight, bias, third, others):
-        return _arrays.gradients(dy, x, *others)
+    def forward(ctx, dy, x, weight, bias, third, cache, plan):
+        cache.x = in_c_order(x, plan)
+        cache._arrays.third = None if third is None else in_c_order_of(third, plan)
+        gradients = backward(in_c_order_of(dy, plan), cache)
+        cache.x = cache._arrays.third = None
+        parameter = like_parameters(x, weight, bias)
+        return (
+            as_tensor(gradients.dx, x.dtype, plan),
+            *(
+                each if each is None else from_array(each, parameter.dtype)
+                for each in gradients[1:]
+            ),
+            None if third is None else as_tensor(gradients.dresidual, x.dtype, plan),
+        )
 
     @staticmethod
     def backward(ctx, *_):
@@ -91,11 +126,13 @@ def _normalize(group, module, x, residual, activation):
     find_activation(activation)
     for tensor in (x, residual, module.weight, module.bias, module.running_mean):
         _check_plain(tensor)
-    x, mean, var, weight, bias, training, momentum, eps = module._arguments(x)
+    batches, mean, var, weight, bias, training, momentum, eps = module._arguments(x)
+    if batches is not None:
+        batches.add_(1)
     name, slope = activation if isinstance(activation, tuple) else (activation, 0.0)
-    settings = _arrays.Settings("batch", 0, training, momentum, eps, name, slope)
+    settings = Settings("batch", 0, training, momentum, eps, name, slope)
     y = _SyncNorm.apply(group, x, weight, bias, mean, var, residual, settings)
-    if mean is not None and not mean.is_inference():
+    if mean is not None:
         increment_version((mean, var))
     return y
 
