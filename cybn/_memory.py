@@ -10,7 +10,7 @@ from ._checks import checked_int
 from ._system import memory_limit
 
 # From here on malloc hands memory back to the system at times, and NumPy asks for huge pages.
-LARGE = 4 << 20
+LARGE = 1 << 20
 # What is kept unless `set_kept_memory` says otherwise: a part of the memory that is granted, for
 # other processes do the same, but no more than a large network's step leaves.
 PART = 16
@@ -61,7 +61,7 @@ def set_kept_memory(limit):
     """Set how much memory of freed results may be kept for the next ones.
 
     The system clears each page that it hands out, which for a large array takes as long as
-    normalizing it. So the memory of results of 4 MiB and more is kept when their arrays are gone,
+    normalizing it. So the memory of results of 1 MiB and more is kept when their arrays are gone,
     and used again for results that need as much or up to an eighth less.
 
     What was freed last, up to a quarter of the limit, is held. The rest is lent to the system,
