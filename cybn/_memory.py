@@ -9,7 +9,7 @@ from . import _native_memory as native
 from ._checks import checked_int
 from ._system import memory_limit
 
-# From here on malloc hands memory back to the system at times, and NumPy asks for huge pages.
+# From here on: malloc hands memory back to the system at times, in a loop with each result.
 LARGE = 1 << 20
 # What is kept unless `set_kept_memory` says otherwise: a part of the memory that is granted, for
 # other processes do the same, but no more than a large network's step leaves.

@@ -1,6 +1,8 @@
 """What batch norms of cybn.torch keep: running statistics, and how many batches they are of."""
 
 import copy
+import gc
+import warnings
 
 from torch_peer import torch
 
@@ -122,13 +124,95 @@ def test_memory_that_is_not_aligned(norm):
         assert torch.equal(one, other)
 
 
+def test_running_statistics_that_are_not_aligned():
+    x, usual = torch.randn(6, 4), torch.zeros(2, 4)
+    apart = unaligned(usual)
+    for running in (usual, apart):
+        cybn.torch.batch_norm(x, *running, training=True)
+    assert torch.equal(usual, apart)
+    assert usual.all()
+    assert torch.equal(*(cybn.torch.batch_norm(x, *running) for running in (usual, apart)))
+
+
+def test_running_statistics_of_one_value_in_memory_are_pytorchs():
+    """It stores one of the channels' there, and not always that of the same channel."""
+    x, results = torch.randn(6, 4), []
+    for function in (cybn.torch.batch_norm, nn.functional.batch_norm):
+        mean, var = torch.zeros(4), torch.ones(1).expand(4)
+        results.append([function(x, mean, var, training=True), mean])
+        assert var[0] != 1
+    assert_close(*results)
+
+
+def test_counters_in_other_places():
+    for kept in (None, torch.tensor(3), nn.Parameter(torch.tensor(3.0), requires_grad=False)):
+        modules = pair()
+        for module in modules:
+            del module.num_batches_tracked
+            module.num_batches_tracked = copy.deepcopy(kept)
+            module(torch.randn(6, 4))
+        assert modules[0].num_batches_tracked == modules[1].num_batches_tracked
+
+
+def test_inference_tensors_are_not_written_to_elsewhere():
+    with torch.inference_mode():
+        modules = pair()
+        for module in modules:
+            module(torch.randn(6, 4))
+    for module in modules:
+        with (
+            pytest.raises(RuntimeError, match="Inplace update to inference tensor"),
+            torch.no_grad(),
+        ):
+            module(torch.randn(6, 4))
+
+
+def test_a_number_of_groups_that_is_a_tensor():
+    x, groups = torch.randn(2, 4, 3), torch.tensor(2)
+    for value in (2, 1):
+        groups.fill_(value)
+        assert torch.equal(cybn.torch.group_norm(x, groups), cybn.torch.group_norm(x, value))
+    with pytest.raises(TypeError):
+        cybn.torch.group_norm(x, 2.0)
+
+
+def test_what_is_no_number_is_pytorchs_error():
+    x, running = torch.randn(6, 4), (torch.zeros(4), torch.ones(4))
+    for options in ({"eps": None}, {"eps": "1e-5"}, {"momentum": None}):
+        errors = []
+        for function in (cybn.torch.batch_norm, nn.functional.batch_norm):
+            with pytest.raises(TypeError) as error:
+                function(x, *running, training=True, **options)
+            errors.append(str(error.value))
+        assert errors[0] == errors[1]
+
+
+def test_tracing_leaves_no_tensors_behind():
+    """Its sizes are tensors."""
+    norm = cybn.torch.LayerNorm(4)
+
+    def left():
+        torch.jit.trace(norm, torch.randn(2, 4), check_trace=False)
+        gc.collect()
+        return sum(type(each) is torch.Tensor for each in gc.get_objects())
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert left() == left()
+
+
+def test_operators_refuse_what_is_not_cybns():
+    settings = "layer", 1, True, 0.0, 1e-5, None, 0.0
+    with pytest.raises(ValueError, match=r"expected those of a norm that cybn takes, got \('layer"):
+        torch.ops.cybn.norm(torch.randn(0, 4), *[None] * 5, *settings)
+
+
 def test_running_statistics_that_share_memory():
     x = torch.randn(6, 4)
     for running in (
         [torch.ones(4)] * 2,
         torch.ones(8).as_strided((2, 4), (1, 1)),
         (x[0], torch.ones(4)),
-        (torch.zeros(4), unaligned(torch.ones(4))),
     ):
         before = [each.clone() for each in (x, *running)]
         with pytest.raises(ValueError, match="running_mean, running_var: expected tensors"):

@@ -11,7 +11,7 @@ from .._geometry import as_plain
 from .._memory import empty_like
 from .._normalize import Arrays, allocate, kernels
 from .._runtime import schedule
-from ._plans import by_channel, plan_of
+from ._plans import by_channel
 
 DTYPES = {
     torch.float32: np.dtype(np.float32),
@@ -21,7 +21,8 @@ DTYPES = {
 }
 _PLAIN = torch.Tensor, torch.nn.Parameter
 _STRIDED = torch.strided
-_known = {}  # by id: address, dtype, shape, the array, and a weak reference
+# By id: address, dtype, shape, array, and a weak reference that removes the entry.
+_known = {}
 
 
 class NotPlainError(Exception):
@@ -54,43 +55,55 @@ def known_arrays(tensors, dtype, shape):
     """
     arrays = []
     for tensor in tensors:
-        known = None if tensor is None else _known.get(id(tensor))
+        known = _known.get(id(tensor))  # there is none of None
         if known is not None:
             address, its_dtype, its_shape, array, _ = known
-            if not (
-                tensor.data_ptr() == address  # and the array keeps this memory from other tensors
+            # The array has a hold on its memory: what is at this address, is in it.
+            if (
+                tensor.data_ptr() == address
                 and tensor.dtype is its_dtype is dtype
                 and tensor.shape == its_shape == shape
                 and tensor.is_contiguous()
             ):
-                known = None
-        if known is None:
-            array = None if tensor is None else _new_array(tensor, dtype, shape)
-        arrays.append(array)
+                arrays.append(array)
+                continue
+        arrays.append(None if tensor is None else _new_array(tensor, dtype, shape))
     return arrays
 
 
 def _new_array(tensor, dtype, shape):
-    """Return a tensor as an array of one dimension, which is known from now on."""
-    if not is_plain(tensor, dtype, shape):
+    """Return a tensor as an array of one dimension, which is known as long as the tensor lives."""
+    if not is_plain(tensor, dtype, shape) or tensor.is_neg():
         raise NotPlainError
     array, key, address = as_array(tensor.contiguous()).reshape(-1), id(tensor), tensor.data_ptr()
-    if array.__array_interface__["data"][0] == address:  # it is no copy
+    if _address(array) == address:  # it is no copy
         reference = weakref.ref(tensor, lambda _: _known.pop(key, None))
         _known[key] = address, dtype, tuple(shape), array, reference
     return array
 
 
-def store_copies(running, arrays):
-    """Store what `forward` has written to copies of running statistics that are not contiguous."""
-    with torch.no_grad():
-        for tensor, array in zip(running, (arrays.running_mean, arrays.running_var), strict=True):
-            if not tensor.is_contiguous():
-                tensor.copy_(from_array(array, tensor.dtype).view(tensor.shape))
+def _address(array):
+    return array.__array_interface__["data"][0]
+
+
+def overlap_themselves(*tensors):
+    """Whether places of a tensor share memory: then nobody can write to it as to others."""
+    for tensor in tensors:
+        if not tensor.is_contiguous() and torch._debug_has_internal_overlap(tensor) == 1:
+            return True
+    return False
+
+
+def store_copies(tensors, arrays):
+    """Store the running statistics that `forward` has written to copies of tensors."""
+    for tensor, array in zip(tensors, (arrays.running_mean, arrays.running_var), strict=True):
+        if not tensor.is_contiguous():
+            with torch.no_grad():
+                tensor.copy_(from_array(array, tensor.dtype))
 
 
 def forward(x, residual, arrays, plan):
-    """Return y as a tensor. `arrays` are then what `gradients` needs.
+    """Return y as a tensor; `gradients` needs what is in ``arrays.saved`` then.
 
     In training the running arrays are written to, and nothing tells autograd.
     """
@@ -101,15 +114,6 @@ def forward(x, residual, arrays, plan):
     allocate(arrays, plan.geometry)
     _run(kernels.forward, arrays, plan, (2 if residual is None else 3) * array.nbytes)
     return as_tensor(y, x.dtype, plan)
-
-
-def forward_of(x, weight, bias, running_mean, running_var, residual, settings):
-    """As `forward`, of tensors that have been checked; return the saved array, too."""
-    plan = plan_of(x.shape, x.stride(), settings)
-    others = weight, bias, running_mean, running_var
-    known = known_arrays(others, dtype_beside(x, others), plan.parameters)
-    arrays = Arrays(None, None, *known)
-    return forward(x, residual, arrays, plan), arrays.saved
 
 
 def gradients(dy, x, parameter, third, saved, plan, needed):
@@ -142,20 +146,22 @@ def gradients(dy, x, parameter, third, saved, plan, needed):
 
 
 def _run(kernel, arrays, plan, nbytes):
-    """Run a kernel. What it refuses is not aligned: it gets copies of what it reads."""
+    """Run a kernel. It refuses arrays that are not aligned, and gets copies of these."""
     how = plan.geometry.layout, plan.kernel_settings, schedule(nbytes)
     if kernel(*how, arrays):
         return
-    names = ["x", "dy", "third", "gamma", "beta"]
-    if not plan.settings.training:
-        names += ["running_mean", "running_var"]
-    for name in names:
+    for name in ("x", "dy", "third", "gamma", "beta"):
         setattr(arrays, name, as_plain(getattr(arrays, name)))
+    running = arrays.running_mean, arrays.running_var
+    arrays.running_mean, arrays.running_var = copies = [as_plain(each) for each in running]
     if not kernel(*how, arrays):
         raise ValueError(
-            "running_mean, running_var: expected tensors of aligned memory that no other argument "
-            "shares, got others"
+            "running_mean, running_var: expected tensors with memory of their own, got memory that "
+            "another argument shares"
         )
+    for array, copied in zip(running, copies, strict=True):
+        if copied is not array and plan.settings.training:
+            array[...] = copied
 
 
 def result_like(x, norm):

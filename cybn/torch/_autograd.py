@@ -1,4 +1,4 @@
-"""The roads of a norm: the short one is without the dispatcher, whose operators cost twice."""
+"""How a norm is called: without the dispatcher where that will do, as its operators cost twice."""
 
 import torch
 from torch.autograd import forward_ad
@@ -13,6 +13,7 @@ from ._arrays import (
     gradients,
     is_plain,
     known_arrays,
+    overlap_themselves,
     store_copies,
 )
 from ._plans import Settings, is_taken, parameters_of, plan_of
@@ -52,27 +53,26 @@ _apply = super(torch.autograd.Function, _Norm).apply
 def normalize(x, weight, bias, running_mean, running_var, residual, settings, batches=None):
     """Normalize by the shortest road that will do; return None where the norm is PyTorch's.
 
-    `settings` are those of `Settings`. `batches` is a counter of what the running statistics are
-    taken over, or None.
+    `settings` are a plain tuple of those of `Settings`. `batches` is a tensor that counts the
+    batches of the running statistics, or None.
     """
-    dtype, shape = x.dtype, x.shape
-    if not (dtype in DTYPES and is_plain(x, dtype, shape)) or (
-        residual is not None and not is_plain(residual, dtype, shape)
-    ):
-        return None
     others = weight, bias, running_mean, running_var
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
         return _by_operator(x, others, residual, settings, batches)
-    plan = plan_of(shape, x.stride(), settings)
-    if plan is None or _is_transformed():
+    if _is_transformed() or not _are_plain(x, residual):
+        return None
+    plan, dtype = plan_of(x.shape, x.stride(), settings), x.dtype
+    updated = running_mean is not None and settings[2]
+    if plan is None or (updated and overlap_themselves(running_mean, running_var)):
         return None
     if dtype.itemsize == 2:
         dtype = dtype_beside(x, others)
     try:
         arrays = Arrays(None, None, *known_arrays(others, dtype, plan.parameters))
-        count = None if batches is None else known_arrays((batches,), batches.dtype, ())
     except NotPlainError:
         return None
+    if batches is not None:
+        _count(batches)
     if torch.is_grad_enabled() and (
         x.requires_grad
         or (weight is not None and weight.requires_grad)
@@ -84,20 +84,33 @@ def normalize(x, weight, bias, running_mean, running_var, residual, settings, ba
             _recipes.remember(y, x, weight, bias, plan.settings)
     else:
         y = forward(x, residual, arrays, plan)
-    if running_mean is not None and plan.settings.training:
-        if not (running_mean.is_contiguous() and running_var.is_contiguous()):
-            store_copies((running_mean, running_var), arrays)
+    if updated:
+        store_copies((running_mean, running_var), arrays)
         torch._C._increment_version((running_mean, running_var))
-    if batches is not None:
-        count[0][0] += 1  # `add_` would take as long as the norm of a small input
-        torch._C._increment_version((batches,))
     return y
 
 
+def _count(batches):
+    """Add 1 to a counter; PyTorch's `add_` takes as long as the norm of a small input."""
+    try:
+        if batches.is_inference():  # PyTorch says where that is an error
+            raise NotPlainError
+        (array,) = known_arrays((batches,), batches.dtype, ())
+    except NotPlainError:
+        batches.add_(1)
+        return
+    array[0] += 1
+    torch._C._increment_version((batches,))
+
+
 def _by_operator(x, others, residual, settings, batches):
-    """As `normalize`, seen by those who follow it."""
+    """As `normalize`, by an operator that compilers and dispatch modes know."""
     compiling, exporting = torch.compiler.is_compiling(), torch.compiler.is_exporting()
-    if not is_taken(x.shape, *settings) or (exporting if compiling else _is_transformed()):
+    if (
+        (exporting if compiling else _is_transformed())
+        or not _are_plain(x, residual)
+        or not is_taken(x.shape, *settings)
+    ):
         return None
     dtype, shape = dtype_beside(x, others), parameters_of(x.shape, *settings[:2])
     if not all(each is None or is_plain(each, dtype, shape) for each in others):
@@ -105,6 +118,16 @@ def _by_operator(x, others, residual, settings, batches):
     if batches is not None:
         batches.add_(1)
     return _operators.norm(x, *others, residual, Settings(*settings))
+
+
+def _are_plain(x, residual):
+    """Whether x is such as cybn takes, and a residual like it."""
+    dtype, shape = x.dtype, x.shape
+    return (
+        dtype in DTYPES
+        and is_plain(x, dtype, shape)
+        and (residual is None or is_plain(residual, dtype, shape))
+    )
 
 
 def _is_transformed():

@@ -1,5 +1,9 @@
 """Functions with the signatures of `torch.nn.functional`."""
 
+import math
+from operator import index
+
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -51,7 +55,8 @@ def batch_norm(
     Raises
     ------
     ValueError
-        If the activation is another one. For all else the errors are PyTorch's.
+        If the activation is another one, or running statistics that are to be updated share memory
+        with another argument. For all else the errors are PyTorch's.
 
     Notes
     -----
@@ -89,8 +94,8 @@ def batch_norm_counted(
     name, slope = activation if isinstance(activation, tuple) else (activation, 0.0)
     if (running_mean is None) == (running_var is None) and (training or running_mean is not None):
         updated = training and running_mean is not None
-        momentum_taken = float(momentum) if updated else 0.0
-        settings = "batch", 0, bool(training), momentum_taken, float(eps), name, float(slope)
+        numbers = _number(momentum) if updated else 0.0, _number(eps), name, _number(slope)
+        settings = "batch", 0, bool(training), *numbers
         given = input, weight, bias, running_mean, running_var, residual, settings, batches
         y = normalize(*given)
         if y is not None:
@@ -176,7 +181,8 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
     >>> cybn.torch.group_norm(torch.tensor([[1.0, 3.0, 10.0, 30.0]]), 2)
     tensor([[-1.0000,  1.0000, -1.0000,  1.0000]])
     """
-    y = normalize(input, weight, bias, None, None, None, _settings("group", num_groups, eps))
+    groups = num_groups if isinstance(num_groups, int) else index(num_groups)
+    y = normalize(input, weight, bias, None, None, None, _settings("group", groups, eps))
     return F.group_norm(input, num_groups, weight, bias, eps) if y is None else y
 
 
@@ -247,4 +253,9 @@ def _normalize_trailing(norm, x, normalized_shape, weight, bias, eps):
 
 
 def _settings(norm, number, eps):
-    return norm, number, True, 0.0, float(eps), None, 0.0
+    return norm, number, True, 0.0, _number(eps), None, 0.0
+
+
+def _number(value):
+    """Return a float; of what is no number NaN, which PyTorch is left to say."""
+    return float(value) if isinstance(value, (int, float, np.number)) else math.nan

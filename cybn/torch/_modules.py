@@ -24,20 +24,22 @@ class _Batch:
         return batch_norm_counted(input, *self._arguments(input), residual, activation)
 
     def _arguments(self, input):
-        """Return what counts the batches, or None, and what `batch_norm` takes after the input."""
+        """Return what is to count this batch, or None, and what `batch_norm` takes after the input.
+
+        A momentum that depends on the count needs it here.
+        """
         self._check_input_dim(input)
-        names = "running_mean", "running_var", "weight", "bias"
-        mean, var, weight, bias = _tensors(self, *names)
-        training, momentum, batches = self.training, self.momentum, None
+        names = "running_mean", "running_var", "weight", "bias", "num_batches_tracked"
+        mean, var, weight, bias, batches = _tensors(self, *names)
+        training, momentum = self.training, self.momentum
         if training and self.track_running_stats:
-            batches = self._buffers["num_batches_tracked"]
             if momentum is None and batches is not None:
                 batches.add_(1)
                 momentum, batches = 1.0 / float(batches), None
         elif training:
-            mean = var = None
+            mean = var = batches = None
         else:
-            training = mean is None and var is None
+            training, batches = mean is None and var is None, None
         return batches, mean, var, weight, bias, training, momentum or 0.0, self.eps
 
 

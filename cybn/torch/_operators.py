@@ -9,10 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from .._geometry import trailing_geometry
-from .._normalize import kernels
-from . import _arrays
+from .._normalize import Arrays, kernels
 from ._activations import find_activation
-from ._arrays import result_like
+from ._arrays import dtype_beside, forward, gradients, known_arrays, result_like
 from ._plans import Settings, by_channel, parameters_of, plan_of
 
 _SETTINGS = (
@@ -41,10 +40,13 @@ def _norm(x, weight, bias, running_mean, running_var, residual, *settings):
     running = running_mean, running_var
     if settings.training:
         running = tuple(each if each is None else each.detach().clone() for each in running)
-    y, saved = _arrays.forward_of(x, weight, bias, *running, residual, settings)
+    plan, others = _plan_of(x, settings), (weight, bias, *running)
+    known = known_arrays(others, dtype_beside(x, others), plan.parameters)
+    arrays = Arrays(None, None, *known)
+    y = forward(x, residual, arrays, plan)
     if not settings.training:
         running = None, None
-    return y, torch.from_numpy(saved), *(_or_empty(each, x) for each in running)
+    return y, torch.from_numpy(arrays.saved), *(_or_empty(each, x) for each in running)
 
 
 @torch.library.register_fake("cybn::norm")
@@ -65,10 +67,13 @@ def _(x, weight, bias, running_mean, running_var, residual, *settings):
 @torch.library.impl("cybn::norm_backward", "cpu")
 def _norm_backward(dy, x, weight, bias, saved, third, *settings):
     *settings, needed = settings
-    plan = plan_of(x.shape, x.stride(), tuple(settings))
-    like = like_parameters(x, weight, bias)
-    results = _arrays.gradients(dy, x, like, third, saved.numpy(force=True), plan, needed)
-    return tuple(_or_empty(each, x) for each in results)
+    plan, like = _plan_of(x, settings), like_parameters(x, weight, bias)
+    results = gradients(dy, x, like, third, saved.numpy(force=True), plan, needed)
+    dx, dweight, dbias, dresidual = results
+    return (
+        *(_or_empty(dx, x), _or_empty(dweight, like)),
+        *(_or_empty(dbias, like), _or_empty(dresidual, x)),
+    )
 
 
 @torch.library.register_fake("cybn::norm_backward")
@@ -80,6 +85,16 @@ def _(dy, x, weight, bias, saved, third, *settings):
     )
     dweight, dbias = (like.new_empty(shape if each else 0) for each in needed[1:3])
     return dx, dweight, dbias, dresidual
+
+
+def _plan_of(x, settings):
+    plan = plan_of(x.shape, x.stride(), tuple(settings))
+    if plan is None:
+        raise ValueError(
+            f"settings: expected those of a norm that cybn takes, got {tuple(settings)} for x of "
+            f"shape {tuple(x.shape)}"
+        )
+    return plan
 
 
 def norm(x, weight, bias, running_mean, running_var, residual, settings):

@@ -1,6 +1,7 @@
 """Batch norm over the processes of a group of `torch.distributed`."""
 
 import warnings
+from copy import copy
 
 import torch
 from torch import distributed, nn
@@ -87,10 +88,10 @@ class _Gradients(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, dy, x, weight, bias, third, cache, plan):
-        cache.x = in_c_order(x, plan)
-        cache._arrays.third = None if third is None else in_c_order_of(third, plan)
+        cache, arrays = copy(cache), copy(cache._arrays)  # other calls may use them, too
+        cache.x, cache._arrays = in_c_order(x, plan), arrays
+        arrays.third = None if third is None else in_c_order_of(third, plan)
         gradients = backward(in_c_order_of(dy, plan), cache)
-        cache.x = cache._arrays.third = None
         parameter = like_parameters(x, weight, bias)
         return (
             as_tensor(gradients.dx, x.dtype, plan),
