@@ -32,6 +32,9 @@ LEVELS = (
     if platform.machine().lower() in ("x86_64", "amd64")
     else {"base": []}
 )
+# CYBN_BUILD_LEVELS="v2 v3": those alone, for a machine whose processor has no higher one.
+if only := os.environ.get("CYBN_BUILD_LEVELS", "").split():
+    LEVELS = {level: LEVELS[level] for level in only}
 FLAGS = ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS += ["-O1", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-g0"]
 # Where the compiler knows it (GCC): loops over 8 or 16 lanes are not taken apart before they could
